@@ -1,0 +1,84 @@
+"""Programs that pip cannot bring: installed by apt-get where that needs no question, else named."""
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from bootstrap.console import ProblemError, run_quietly, say
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SystemPackage:
+    """A program that some tests or benches drive."""
+
+    apt_name: str
+    programs: tuple[str, ...]
+    """Any of these on PATH will do."""
+    serves: str
+
+
+FOR_TESTS = (
+    SystemPackage(apt_name="xvfb", programs=("Xvfb",), serves="idleness read from a real X11 server"),
+    SystemPackage(
+        apt_name="xdotool", programs=("xdotool",), serves="typing and mouse moves on that X11 server"
+    ),
+    SystemPackage(
+        apt_name="chromium",
+        programs=("chromium", "chromium-browser", "google-chrome"),
+        serves="the web page in a real browser",
+    ),
+)
+FOR_BENCHES = (
+    SystemPackage(
+        apt_name="redis-server", programs=("redis-server",), serves="peers that keep their queue in Redis"
+    ),
+)
+
+
+def apt_get() -> list[str] | None:
+    """How apt-get runs without asking anybody, as root or by passwordless sudo; None where it may not."""
+    if sys.platform != "linux" or shutil.which("apt-get") is None:
+        return None
+    prefix: list[str] = []
+    if os.geteuid() != 0:
+        if shutil.which("sudo") is None:
+            return None
+        if subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode != 0:
+            return None
+        prefix = ["sudo", "-n", "DEBIAN_FRONTEND=noninteractive"]
+    return [*prefix, "apt-get", "-o", "DPkg::Lock::Timeout=120"]
+
+
+def apt_install(names: Sequence[str]) -> bool:
+    """Whether apt-get may be used here and has installed them."""
+    command = apt_get()
+    if command is None:
+        return False
+    try:
+        run_quietly("Refreshing the list of system packages", [*command, "update"])
+        run_quietly(
+            f"Installing system packages: {' '.join(names)}",
+            [*command, "install", "-y", "--no-install-recommends", *names],
+        )
+    except ProblemError as problem:
+        say(str(problem))
+        return False
+    return True
+
+
+def lacking(wanted: Sequence[SystemPackage]) -> list[SystemPackage]:
+    return [package for package in wanted if not any(shutil.which(name) for name in package.programs)]
+
+
+def ensure(wanted: Sequence[SystemPackage]) -> None:
+    """Install what is missing where that is allowed; else say what will be skipped for want of it."""
+    if sys.platform != "linux" or not (missing := lacking(wanted)):
+        return
+    apt_install([package.apt_name for package in missing])
+    if still := lacking(wanted):
+        for package in still:
+            say(f"Not installed: {package.apt_name}. Skipped for want of it: {package.serves}.")
+        say(f"To have it too: sudo apt-get install -y {' '.join(package.apt_name for package in still)}")

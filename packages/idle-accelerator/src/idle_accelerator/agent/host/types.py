@@ -1,0 +1,153 @@
+"""What the floor under the agent speaks in: one launch, one running guest, its end."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, Protocol
+
+from idle_accelerator.errors import IdleError
+
+Stdin = Literal["null", "pipe"]
+Output = Literal["null", "pipe"]
+Verified = Literal["native", "emulated", "signature-only"]
+"""How far an operating system's file was tried: on that system, on an emulation of it, or by type checks alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """One program to start. ``env`` is complete: nothing is inherited from the agent."""
+
+    argv: tuple[str, ...]
+    """Program and arguments. A bare program name is looked up in ``env``'s PATH, one with a slash from ``cwd``."""
+    cwd: Path
+    env: Mapping[str, str]
+    stdin: Stdin = "null"
+    stdout: Output = "pipe"
+    stderr: Output = "pipe"
+    nice: bool = True
+    """Run at the lowest priority for CPU and disk that needs no privilege."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuestExit:
+    """How the main process of a guest ended. One of ``exit_code`` and ``signal`` is set; neither, where
+    another part of the program took the exit status first."""
+
+    exit_code: int | None
+    signal: int | None
+    cpu_s: float | None
+    """User and system time of the main process, of every descendant that was waited for, and of
+    leftovers that this agent reaped. None where the system does not tell."""
+    max_rss_bytes: int | None
+    """Peak resident memory of the largest single process of the tree."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuestUsage:
+    """What a guest's tree uses at this moment."""
+
+    cpu_s: float
+    """Since its start, with descendants that have already ended and been waited for."""
+    rss_bytes: int
+    """Sum over live processes; pages that they share are counted once for each."""
+    processes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuestRecord:
+    """Enough to find a guest's processes after a crash of the agent. Plain values: ``asdict`` is JSON,
+    ``GuestRecord(**values)`` reads it back."""
+
+    pid: int
+    started: str
+    """When the process began, in the system's own exact terms; tells it from a later process with the same pid."""
+    brand: str = ""
+    """A mark that its descendants inherit. Empty where the system offers none."""
+
+
+class SpawnFailed(IdleError):
+    """The program could not be started; nothing of it runs."""
+
+    code: ClassVar[str] = "spawn_failed"
+
+    def __init__(
+        self, message: str, *, hint: str, missing_program: str | None = None, field: str | None = "command"
+    ) -> None:
+        super().__init__(message, field=field, hint=hint)
+        self.missing_program = missing_program
+        """The program's name, when the reason is that no such file exists; else None."""
+
+
+class FreezeFailed(IdleError):
+    """A tree that forks faster than it can be stopped. Some of it still runs: kill it."""
+
+    code: ClassVar[str] = "freeze_failed"
+
+    def __init__(self, *, pid: int, waited_s: float) -> None:
+        super().__init__(
+            f"The tree of process {pid} went on making new processes for {waited_s:.1f} s while it was stopped.",
+            hint="Kill it: it does not let itself be frozen.",
+        )
+        self.pid = pid
+
+
+class KillFailed(IdleError):
+    """Processes that did not die of SIGKILL in time: the kernel holds them, mostly for a dead disk or network mount."""
+
+    code: ClassVar[str] = "kill_failed"
+
+    def __init__(self, *, pids: tuple[int, ...], waited_s: float) -> None:
+        listed = ", ".join(map(str, pids[:10]))
+        super().__init__(
+            f"{len(pids)} processes still live {waited_s:.0f} s after they were killed: {listed}.",
+            hint="They are stuck inside the kernel; see what they wait for with `ps -o pid,state,wchan,args`.",
+        )
+        self.pids = pids
+
+
+class Guest(Protocol):
+    """A running guest: its main process and everything that descends from it.
+
+    All calls are made from the thread that runs the event loop in which the guest was started.
+    """
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def record(self) -> GuestRecord: ...
+    @property
+    def stdin(self) -> asyncio.StreamWriter | None: ...
+    @property
+    def stdout(self) -> asyncio.StreamReader | None: ...
+    @property
+    def stderr(self) -> asyncio.StreamReader | None: ...
+
+    def freeze(self) -> None:
+        """Stop the whole tree in memory, also what left its group or session. On return no process of
+        it executes another instruction. Idempotent; nothing happens after the guest's end. Raises FreezeFailed
+        for a tree that outruns it."""
+        ...
+
+    def thaw(self) -> None:
+        """Continue the whole tree. Idempotent."""
+        ...
+
+    def notify_vacate(self) -> None:
+        """Ask it to save and leave: SIGTERM to its group, CTRL_BREAK on Windows. A frozen guest hears it
+        when thawed. Nothing happens after its end."""
+        ...
+
+    async def kill(self) -> None:
+        """Kill the whole tree, frozen or not, also what left its group or session. Returns when none of it
+        lives. Idempotent. Raises KillFailed when the kernel does not let go of a process."""
+        ...
+
+    async def wait(self) -> GuestExit:
+        """The end of the main process. What is left of the tree then is killed before this returns, so that
+        nothing outlives an attempt. May be awaited by several, and again after the end. Raises KillFailed."""
+        ...
+
+    def usage(self) -> GuestUsage:
+        """CPU and memory of the live tree; zeros after its end."""
+        ...

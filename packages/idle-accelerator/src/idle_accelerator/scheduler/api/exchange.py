@@ -1,0 +1,116 @@
+"""The conversation with agents. The protocol is in wire.exchange and docs/reference/exchange.md."""
+
+import asyncio
+
+from fastapi import APIRouter, Request, Response
+from sqlalchemy import Connection
+
+from idle_accelerator.core.resources import demand, minus
+from idle_accelerator.core.snapshot import NodeDemand
+from idle_accelerator.scheduler.api.access import NodeOfPath, State
+from idle_accelerator.scheduler.api.bodies import (
+    EXCHANGE_BODY_LIMIT_BYTES,
+    answer,
+    body_of,
+    errors,
+    read_body,
+)
+from idle_accelerator.scheduler.state import HOLDING_POLL_S, RESTING_POLL_S, SchedulerState
+from idle_accelerator.scheduler.store.leases import LEASE_TTL_S, Exchanged, Granted, apply_exchange
+from idle_accelerator.scheduler.store.logs import add_logs
+from idle_accelerator.scheduler.store.nodes import find_node
+from idle_accelerator.scheduler.store.waiting import requirements_of
+from idle_accelerator.wire.exchange import ExchangeAnswer, ExchangeRequest, Grant
+from idle_accelerator.wire.jobs import JobSpec
+from idle_accelerator.wire.nodes import NodeFacts
+from idle_accelerator.wire.resources import Resources
+
+router = APIRouter(prefix="/v1/nodes", tags=["nodes"])
+
+
+@router.post(
+    "/{node}/exchange",
+    response_model=ExchangeAnswer,
+    responses=errors(404, 413, 422, 503, 507),
+    openapi_extra=body_of(ExchangeRequest),
+)
+async def exchange(request: Request, state: State, node: NodeOfPath) -> Response:
+    """Heartbeat, lease renewal, reports and demand for work at once; answered with leases and orders. Node token only."""
+    said = await read_body(request, ExchangeRequest, limit_bytes=EXCHANGE_BODY_LIMIT_BYTES)
+    now = state.clock.now()
+
+    def change(connection: Connection) -> tuple[Exchanged, set[str], str]:
+        outcome = apply_exchange(connection, node, said, now=now)
+        logged = add_logs(connection, node, said.logs)
+        return outcome, logged, find_node(connection, node).facts
+
+    outcome, logged, facts_json = await state.store.write(change)
+    for job_id in outcome.jobs_moved | logged:
+        state.signals.call(job_id)
+    if outcome.jobs_moved:
+        state.matchmaker.wake()
+    if not outcome.fresh:
+        return answer(_answer(said, outcome, [], superseded=True))
+    state.matchmaker.release(node)
+    granted = list(outcome.granted_again)
+    if not outcome.draining:
+        granted += await _ask(request, state, node, said, outcome, facts_json)
+    return answer(_answer(said, outcome, granted, superseded=False))
+
+
+async def _ask(
+    request: Request,
+    state: SchedulerState,
+    node_id: str,
+    said: ExchangeRequest,
+    outcome: Exchanged,
+    facts_json: str,
+) -> list[Granted]:
+    free = said.offer.free
+    for line in outcome.granted_again:
+        free = _less(free, line)
+    has_news = bool(said.reports or said.logs or outcome.granted_again or outcome.orders)
+    wanted = NodeDemand(
+        node_id=node_id,
+        facts=NodeFacts.model_validate_json(facts_json),
+        offer=said.offer.model_copy(update={"free": free}),
+    )
+    asking = asyncio.ensure_future(state.matchmaker.ask(wanted, wait_s=0.0 if has_news else said.wait_s))
+    leaving = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({asking, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not asking.done():
+            state.matchmaker.release(node_id)
+        return await asking
+    finally:
+        leaving.cancel()
+
+
+async def _gone(request: Request) -> None:
+    """Ends when the agent has closed its connection: then nobody waits for the answer, and the node is not heard of."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _less(free: Resources, line: Granted) -> Resources:
+    return minus(free, demand(requirements_of(line.spec_json)), len(line.attempts))
+
+
+def _answer(
+    said: ExchangeRequest, outcome: Exchanged, granted: list[Granted], *, superseded: bool
+) -> ExchangeAnswer:
+    known = set(said.known_jobs)
+    grants: list[Grant] = []
+    for line in granted:
+        spec = None if line.job_id in known else JobSpec.model_validate_json(line.spec_json)
+        known.add(line.job_id)
+        grants.append(Grant(job_id=line.job_id, spec=spec, attempts=line.attempts))
+    holds = bool(said.holding or granted)
+    return ExchangeAnswer(
+        grants=tuple(grants),
+        orders=tuple(outcome.orders),
+        lease_ttl_s=LEASE_TTL_S,
+        poll_s=HOLDING_POLL_S if holds else RESTING_POLL_S,
+        superseded=superseded,
+        drain=outcome.draining,
+    )

@@ -1,0 +1,105 @@
+"""Blobs: files named by the SHA-256 of their content. A blob that is there is whole, and on disk."""
+
+import asyncio
+import errno
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import IO
+
+from idle_accelerator.errors import InvalidInput, StorageFull
+
+_PIECE_BYTES = 1024 * 1024
+
+
+class BlobStore:
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._incoming = directory / "incoming"
+
+    def open(self) -> None:
+        """Makes the folders, and removes what uploads that never ended left behind."""
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        for leftover in self._incoming.iterdir():
+            leftover.unlink()
+
+    def path(self, digest: str) -> Path:
+        return self._directory / digest[:2] / digest
+
+    def has(self, digest: str) -> bool:
+        return self.path(digest).is_file()
+
+    async def put(self, digest: str, size_bytes: int, content: AsyncIterator[bytes]) -> bool:
+        """Keeps the content under its digest; True when it is new.
+
+        Raises InvalidInput when size or digest do not match, StorageFull when the disk cannot hold it; then nothing is kept.
+        """
+        handle, name = tempfile.mkstemp(dir=self._incoming)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                await self._receive(file, digest, size_bytes, content)
+            return await asyncio.to_thread(self._settle, temporary, digest)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageFull(
+                    "the scheduler's disk is full; nothing of the upload was kept.",
+                    field="blob",
+                    hint="Make room in its data directory, then upload again.",
+                ) from error
+            raise
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    async def _receive(
+        self, file: IO[bytes], digest: str, size_bytes: int, content: AsyncIterator[bytes]
+    ) -> None:
+        hasher = hashlib.sha256()
+        received = 0
+        piece = bytearray()
+        async for chunk in content:
+            received += len(chunk)
+            if received > size_bytes:
+                break
+            piece += chunk
+            if len(piece) >= _PIECE_BYTES:
+                await asyncio.to_thread(_write, file, hasher, bytes(piece))
+                piece.clear()
+        if received != size_bytes:
+            raise InvalidInput(
+                f"announced {size_bytes} bytes, but {'more' if received > size_bytes else received} came.",
+                field="Content-Length",
+                hint="Upload again.",
+            )
+        _write(file, hasher, bytes(piece))
+        if hasher.hexdigest() != digest:
+            raise InvalidInput(
+                f"the content's SHA-256 is {hasher.hexdigest()}, not {digest}.",
+                field="digest",
+                hint="The file changed on its way, or while it was read: upload again.",
+            )
+        file.flush()
+        await asyncio.to_thread(os.fsync, file.fileno())
+
+    def _settle(self, temporary: Path, digest: str) -> bool:
+        final = self.path(digest)
+        if final.is_file():
+            return False
+        final.parent.mkdir(exist_ok=True)
+        temporary.replace(final)
+        if sys.platform != "win32":
+            for directory in (final.parent, self._directory):
+                descriptor = os.open(directory, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+        return True
+
+
+def _write(file: IO[bytes], hasher: "hashlib._Hash", piece: bytes) -> None:
+    hasher.update(piece)
+    file.write(piece)

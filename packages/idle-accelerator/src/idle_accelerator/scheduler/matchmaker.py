@@ -1,0 +1,131 @@
+"""Pairs queued tasks with nodes that wait: snapshot, core.decide, commit, answer.
+
+Rounds run one after another. A round takes whatever demands are there, so under load many nodes share one decision and
+one commit; and the waiting node of a quiet pool is answered at once.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from idle_accelerator.core.decide import decide
+from idle_accelerator.core.match import LENDING_NOW
+from idle_accelerator.core.snapshot import NodeDemand, Snapshot
+from idle_accelerator.errors import IdleError
+from idle_accelerator.scheduler.store import Store
+from idle_accelerator.scheduler.store.leases import Granted, commit_plan
+from idle_accelerator.scheduler.store.waiting import waiting_jobs
+
+_log = logging.getLogger(__name__)
+_RETRY_S = 0.5
+
+
+class Demand:
+    """A node's place in the matchmaker, from its request to its answer."""
+
+    def __init__(self, node: NodeDemand, *, held: bool) -> None:
+        self.node = node
+        self.held = held
+        """Stays until there is something for it; else it is answered by the next round."""
+        self.answer: asyncio.Future[list[Granted]] = asyncio.get_running_loop().create_future()
+
+    def settle(self, granted: list[Granted]) -> None:
+        if not self.answer.done():
+            self.answer.set_result(granted)
+
+
+class Matchmaker:
+    def __init__(self, store: Store, now: Callable[[], float]) -> None:
+        self._store = store
+        self._now = now
+        self._demands: dict[str, Demand] = {}
+        self._work = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._rounds(), name="matchmaker")
+
+    async def close(self) -> None:
+        self.release_all()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def release_all(self) -> None:
+        """Answers everybody who waits, empty, and nobody waits any more: the scheduler is stopping."""
+        self._closed = True
+        for node_id in list(self._demands):
+            self.release(node_id)
+
+    def wake(self) -> None:
+        """There may be new work, or room for work: look again."""
+        if self._demands:
+            self._work.set()
+
+    def release(self, node_id: str) -> None:
+        """Answers the node's waiting request, if any, empty."""
+        demand = self._demands.pop(node_id, None)
+        if demand is not None:
+            demand.settle([])
+
+    def holds(self, node_id: str) -> bool:
+        return node_id in self._demands
+
+    async def ask(self, node: NodeDemand, *, wait_s: float) -> list[Granted]:
+        """Leases for the node: what the next round gives, or, with ``wait_s``, what comes within that time."""
+        lends = node.offer.lending in LENDING_NOW
+        if self._closed or (not lends and wait_s <= 0):
+            return []
+        self.release(node.node_id)
+        demand = Demand(node, held=wait_s > 0)
+        self._demands[node.node_id] = demand
+        if lends:
+            self._work.set()
+        try:
+            async with asyncio.timeout(wait_s if demand.held else None):
+                return await asyncio.shield(demand.answer)
+        except TimeoutError:
+            return demand.answer.result() if demand.answer.done() else []
+        finally:
+            if self._demands.get(node.node_id) is demand:
+                del self._demands[node.node_id]
+
+    async def _rounds(self) -> None:
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            try:
+                await self._round()
+            except IdleError as error:
+                _log.warning("no leases can be given now: %s", error)
+                self._answer_impatient({})
+                await asyncio.sleep(_RETRY_S)
+                self._work.set()
+
+    async def _round(self) -> None:
+        waiting = {
+            key: demand for key, demand in self._demands.items() if demand.node.offer.lending in LENDING_NOW
+        }
+        granted: dict[str, list[Granted]] = {}
+        if waiting:
+            jobs = await self._store.read(waiting_jobs)
+            plan = decide(Snapshot(jobs=jobs, demands=tuple(demand.node for demand in waiting.values())))
+            if plan.grants:
+                now = self._now()
+                for line in await self._store.write(
+                    lambda connection: commit_plan(connection, plan, now=now)
+                ):
+                    granted.setdefault(line.node_id, []).append(line)
+        for node_id, lines in granted.items():
+            # A request that was superseded meanwhile gets nothing: its leases are granted again, since the node does not hold them.
+            demand = waiting[node_id]
+            demand.settle(lines)
+            if self._demands.get(node_id) is demand:
+                del self._demands[node_id]
+        self._answer_impatient(waiting)
+
+    def _answer_impatient(self, seen: dict[str, Demand]) -> None:
+        for node_id, demand in list(self._demands.items()):
+            if not demand.held and (not seen or seen.get(node_id) is demand):
+                self.release(node_id)

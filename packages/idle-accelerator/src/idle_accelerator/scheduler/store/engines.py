@@ -1,0 +1,74 @@
+"""Connections to SQLite: one that writes, several that only read.
+
+WAL with synchronous=FULL: a commit has been fsynced when it returns. Only the writing connection ever checkpoints;
+SQLite before 3.51.3 can corrupt its WAL when two connections do so at once.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.pool import NullPool, QueuePool
+
+READERS = 4
+_BUSY_TIMEOUT_MS = 5_000
+
+
+def writer_engine(path: Path) -> Engine:
+    """An engine whose transactions begin IMMEDIATE. Use one connection of it, in one thread."""
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    _on_connect(
+        engine,
+        (
+            "PRAGMA journal_mode=WAL",
+            "PRAGMA synchronous=FULL",
+            "PRAGMA foreign_keys=ON",
+            f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}",
+            "PRAGMA cache_size=-16384",
+            "PRAGMA mmap_size=0",
+        ),
+    )
+    _begin_with(engine, "BEGIN IMMEDIATE")
+    return engine
+
+
+def reader_engine(path: Path) -> Engine:
+    """An engine of connections that cannot write and never checkpoint."""
+    engine = create_engine(
+        f"sqlite:///{path}",
+        poolclass=QueuePool,
+        pool_size=READERS,
+        max_overflow=0,
+        connect_args={"check_same_thread": False},
+    )
+    _on_connect(
+        engine,
+        (
+            "PRAGMA wal_autocheckpoint=0",
+            "PRAGMA query_only=ON",
+            f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}",
+            "PRAGMA cache_size=-4096",
+            "PRAGMA mmap_size=0",
+        ),
+    )
+    _begin_with(engine, "BEGIN")
+    return engine
+
+
+def _on_connect(engine: Engine, pragmas: tuple[str, ...]) -> None:
+    def configure(connection: Any, _record: Any) -> None:
+        # The driver's own transaction control begins too late for IMMEDIATE; SQLAlchemy's begin event does it instead.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in pragmas:
+            cursor.execute(pragma)
+        cursor.close()
+
+    event.listen(engine, "connect", configure)
+
+
+def _begin_with(engine: Engine, statement: str) -> None:
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql(statement)
+
+    event.listen(engine, "begin", begin)

@@ -1,0 +1,304 @@
+"""Leases: granted by a plan, renewed and reported by exchanges, ended by expiry."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
+
+from idle_accelerator.core.attempt import accepts_report
+from idle_accelerator.core.snapshot import Plan
+from idle_accelerator.scheduler.store.ends import End, end_attempts
+from idle_accelerator.scheduler.store.rows import job_state
+from idle_accelerator.scheduler.store.schema import attempts, jobs, nodes, tasks
+from idle_accelerator.wire.exchange import AttemptReport, ExchangeRequest, Order
+from idle_accelerator.wire.ids import AttemptRef
+from idle_accelerator.wire.reasons import reason
+from idle_accelerator.wire.states import LIVE_ATTEMPT_STATES, AttemptState, TaskState
+
+LEASE_TTL_S = 10.0
+RENEW_BELOW_S = 7.0
+"""A lease is written anew only when it has less than this left: agents speak more often than that."""
+_EXPIRY_BATCH = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Granted:
+    """Leases of one job to one node that are on disk."""
+
+    node_id: str
+    job_id: str
+    spec_json: str
+    attempts: tuple[tuple[int, int], ...]
+
+
+@dataclass(kw_only=True)
+class Exchanged:
+    """What an exchange did, and what its answer must say."""
+
+    granted_again: list[Granted] = field(default_factory=list[Granted])
+    orders: list[Order] = field(default_factory=list[Order])
+    jobs_moved: set[str] = field(default_factory=set[str])
+    draining: bool = False
+    fresh: bool = True
+
+
+_LIVE_OF_NODE = (
+    select(
+        attempts.c.job_seq,
+        attempts.c.task_index,
+        attempts.c.epoch,
+        attempts.c.state,
+        attempts.c.lease_expires_at,
+        jobs.c.job_id,
+        jobs.c.cancel_wanted,
+    )
+    .select_from(attempts.join(jobs, jobs.c.job_seq == attempts.c.job_seq))
+    .where(attempts.c.node_id == bindparam("wanted"), attempts.c.live)
+)
+_BY_KEY = (
+    attempts.c.job_seq == bindparam("b_job_seq"),
+    attempts.c.task_index == bindparam("b_task_index"),
+    attempts.c.epoch == bindparam("b_epoch"),
+    attempts.c.live,
+)
+_SET_STATE = update(attempts).where(*_BY_KEY).values(state=bindparam("b_state"))
+_RENEW = update(attempts).where(*_BY_KEY).values(lease_expires_at=bindparam("b_expires"))
+
+
+def commit_plan(connection: Connection, plan: Plan, *, now: float) -> list[Granted]:
+    """Turns the lines of a plan into leases, as far as the rows still allow: a line may give fewer tasks, or none."""
+    granted: list[Granted] = []
+    for line in plan.grants:
+        job = connection.execute(select(jobs).where(jobs.c.job_id == line.job_id)).one_or_none()
+        node = connection.execute(
+            select(nodes.c.draining).where(nodes.c.node_id == line.node_id)
+        ).one_or_none()
+        if job is None or job.cancel_wanted or node is None or node.draining:
+            continue
+        taken = connection.execute(
+            update(tasks)
+            .where(
+                tasks.c.job_seq == job.job_seq,
+                tasks.c.task_index.in_(
+                    select(tasks.c.task_index)
+                    .where(tasks.c.job_seq == job.job_seq, tasks.c.state == TaskState.QUEUED.value)
+                    .order_by(tasks.c.task_index)
+                    .limit(line.count)
+                ),
+            )
+            .values(state=TaskState.ACTIVE.value, epoch=tasks.c.epoch + 1, reason=None)
+            .returning(tasks.c.task_index, tasks.c.epoch)
+        ).all()
+        if not taken:
+            continue
+        connection.execute(
+            insert(attempts),
+            [
+                {
+                    "job_seq": job.job_seq,
+                    "task_index": row.task_index,
+                    "epoch": row.epoch,
+                    "node_id": line.node_id,
+                    "state": AttemptState.LEASED.value,
+                    "leased_at": now,
+                    "lease_expires_at": now + LEASE_TTL_S,
+                }
+                for row in taken
+            ],
+        )
+        count = len(taken)
+        state = job_state(
+            queued=job.queued - count,
+            active=job.active + count,
+            succeeded=job.succeeded,
+            failed=job.failed,
+            cancelled=job.cancelled,
+        )
+        connection.execute(
+            update(jobs)
+            .where(jobs.c.job_seq == job.job_seq)
+            .values(queued=jobs.c.queued - count, active=jobs.c.active + count, state=state.value)
+        )
+        granted.append(
+            Granted(
+                node_id=line.node_id,
+                job_id=line.job_id,
+                spec_json=job.spec,
+                attempts=tuple(sorted((row.task_index, row.epoch) for row in taken)),
+            )
+        )
+    return granted
+
+
+def apply_exchange(
+    connection: Connection, node_id: str, request: ExchangeRequest, *, now: float
+) -> Exchanged:
+    """Everything that a request says, in one transaction.
+
+    Reports are applied whatever the request's age: they are fenced by epoch and only ever move an attempt on. What the
+    agent holds is believed only from its newest request, since an older one may have been overtaken on its way.
+    """
+    outcome = Exchanged()
+    node = connection.execute(
+        select(nodes.c.incarnation, nodes.c.seq, nodes.c.draining).where(nodes.c.node_id == node_id)
+    ).one()
+    outcome.draining = node.draining
+    outcome.fresh = node.incarnation != request.incarnation or request.seq > node.seq
+    live = {
+        AttemptRef(row.job_id, row.task_index, row.epoch): row
+        for row in connection.execute(_LIVE_OF_NODE, {"wanted": node_id})
+    }
+    reported = _apply_reports(connection, live, request.reports, outcome, now=now)
+    if outcome.fresh:
+        held = {AttemptRef(item.job_id, *pair) for item in request.holding for pair in item.attempts}
+        _reconcile(connection, node_id, live, held, reported, outcome, now=now)
+        values: dict[str, Any] = {
+            "incarnation": request.incarnation,
+            "seq": request.seq,
+            "last_seen_at": now,
+            "offer": request.offer.model_dump_json(),
+            "offered_at": now,
+        }
+        if request.facts is not None:
+            values["facts"] = request.facts.model_dump_json()
+        connection.execute(update(nodes).where(nodes.c.node_id == node_id).values(values))
+    return outcome
+
+
+def _apply_reports(
+    connection: Connection,
+    live: dict[AttemptRef, Row[Any]],
+    reports: Sequence[AttemptReport],
+    outcome: Exchanged,
+    *,
+    now: float,
+) -> set[AttemptRef]:
+    """Moves live attempts on and takes those that ended out of ``live``. Returns all that the reports were about."""
+    newest: dict[AttemptRef, AttemptState] = {}
+    ends: list[End] = []
+    reported: set[AttemptRef] = set()
+    for report in reports:
+        ref = AttemptRef(report.job_id, report.task_index, report.epoch)
+        reported.add(ref)
+        row = live.get(ref)
+        if row is None or not accepts_report(newest.get(ref, AttemptState(row.state)), report.state):
+            continue
+        if report.state in LIVE_ATTEMPT_STATES:
+            newest[ref] = report.state
+            continue
+        newest.pop(ref, None)
+        del live[ref]
+        ends.append(
+            End(
+                job_seq=row.job_seq,
+                task_index=report.task_index,
+                epoch=report.epoch,
+                state=report.state,
+                reason=report.reason,
+                exit_code=report.exit_code,
+                encoding=report.encoding,
+                result=report.result,
+                error=report.error,
+                artifacts=report.artifacts,
+                usage=report.usage,
+            )
+        )
+    if newest:
+        connection.execute(
+            _SET_STATE, [{**_key(live[ref]), "b_state": state.value} for ref, state in newest.items()]
+        )
+    outcome.jobs_moved |= end_attempts(connection, ends, now=now)
+    return reported
+
+
+def _reconcile(
+    connection: Connection,
+    node_id: str,
+    live: dict[AttemptRef, Row[Any]],
+    held: set[AttemptRef],
+    reported: set[AttemptRef],
+    outcome: Exchanged,
+    *,
+    now: float,
+) -> None:
+    renew: list[dict[str, Any]] = []
+    again: dict[str, list[tuple[int, int]]] = {}
+    forgotten: list[End] = []
+    for ref, row in live.items():
+        state = AttemptState(row.state)
+        if ref in held or ref in reported:
+            if row.lease_expires_at < now + RENEW_BELOW_S:
+                renew.append({**_key(row), "b_expires": now + LEASE_TTL_S})
+            if row.cancel_wanted and state is not AttemptState.VACATING:
+                outcome.orders.append(_order(ref, "task.cancelled"))
+        elif state is AttemptState.LEASED:
+            again.setdefault(ref.job_id, []).append((ref.task_index, ref.epoch))
+            renew.append({**_key(row), "b_expires": now + LEASE_TTL_S})
+        else:
+            forgotten.append(
+                End(
+                    job_seq=row.job_seq,
+                    task_index=ref.task_index,
+                    epoch=ref.epoch,
+                    state=AttemptState.LOST,
+                    reason=reason("lease.forgotten"),
+                )
+            )
+    outcome.orders += [_order(ref, "lease.stale") for ref in held if ref not in live and ref not in reported]
+    if renew:
+        connection.execute(_RENEW, renew)
+    outcome.jobs_moved |= end_attempts(connection, forgotten, now=now)
+    for job_id, pairs in again.items():
+        spec = connection.execute(select(jobs.c.spec).where(jobs.c.job_id == job_id)).scalar_one()
+        outcome.granted_again.append(
+            Granted(node_id=node_id, job_id=job_id, spec_json=spec, attempts=tuple(sorted(pairs)))
+        )
+
+
+def expire_leases(connection: Connection, *, now: float) -> tuple[set[str], set[str]]:
+    """Writes LOST to attempts whose lease ran out. Returns (ids of their jobs, ids of their nodes)."""
+    rows = connection.execute(
+        select(attempts.c.job_seq, attempts.c.task_index, attempts.c.epoch, attempts.c.node_id)
+        .where(attempts.c.live, attempts.c.lease_expires_at < now)
+        .limit(_EXPIRY_BATCH)
+    ).all()
+    ends = [
+        End(
+            job_seq=row.job_seq,
+            task_index=row.task_index,
+            epoch=row.epoch,
+            state=AttemptState.LOST,
+            reason=reason("lease.expired", ttl_s=LEASE_TTL_S),
+        )
+        for row in rows
+    ]
+    return end_attempts(connection, ends, now=now), {row.node_id for row in rows}
+
+
+def has_expired_leases(connection: Connection, *, now: float) -> bool:
+    return (
+        connection.execute(
+            select(attempts.c.epoch).where(attempts.c.live, attempts.c.lease_expires_at < now).limit(1)
+        ).first()
+        is not None
+    )
+
+
+def forgive_leases(connection: Connection, *, now: float, ttl_s: float) -> None:
+    """After a start of the scheduler: agents could not renew while it was down, so every live lease begins anew."""
+    connection.execute(update(attempts).where(attempts.c.live).values(lease_expires_at=now + ttl_s))
+
+
+def _key(row: Row[Any]) -> dict[str, Any]:
+    return {"b_job_seq": row.job_seq, "b_task_index": row.task_index, "b_epoch": row.epoch}
+
+
+def _order(ref: AttemptRef, code: str) -> Order:
+    return Order(
+        job_id=ref.job_id,
+        task_index=ref.task_index,
+        epoch=ref.epoch,
+        desired="CANCELLED",
+        reason=reason(code),
+    )

@@ -1,0 +1,136 @@
+"""Between rows and wire models."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from idle_accelerator.wire.jobs import (
+    Artifact,
+    AttemptView,
+    JobSpec,
+    JobView,
+    TaskCounts,
+    TaskResult,
+    TaskView,
+    Usage,
+)
+from idle_accelerator.wire.payload import Payload, RemoteError
+from idle_accelerator.wire.reasons import Reason, ReasonView, view
+from idle_accelerator.wire.states import AttemptState, JobState, TaskState
+
+_ARTIFACTS: TypeAdapter[tuple[Artifact, ...]] = TypeAdapter(tuple[Artifact, ...])
+SUMMARY_LENGTH = 120
+
+
+def moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def certain_moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def dump_artifacts(artifacts: tuple[Artifact, ...]) -> str | None:
+    return _ARTIFACTS.dump_json(artifacts).decode() if artifacts else None
+
+
+def load_artifacts(stored: str | None) -> tuple[Artifact, ...]:
+    return _ARTIFACTS.validate_json(stored) if stored else ()
+
+
+def dump_reason(reason: Reason | None) -> str | None:
+    return None if reason is None else reason.model_dump_json()
+
+
+def load_reason(stored: str | None) -> ReasonView | None:
+    return None if stored is None else view(Reason.model_validate_json(stored))
+
+
+def summary(spec: JobSpec) -> str:
+    """One printable line that tells a person which job this is."""
+    workload = spec.workload
+    line = " ".join(workload.argv) if workload.kind == "command" else f"{workload.name or 'function'}()"
+    line = "".join(letter if letter.isprintable() else "·" for letter in line)
+    return line if len(line) <= SUMMARY_LENGTH else line[: SUMMARY_LENGTH - 1] + "…"
+
+
+def job_state(*, queued: int, active: int, succeeded: int, failed: int, cancelled: int) -> JobState:
+    """A job's state follows from its tasks."""
+    if queued + active == 0:
+        if failed:
+            return JobState.FAILED
+        return JobState.CANCELLED if cancelled else JobState.SUCCEEDED
+    return JobState.ACTIVE if active + succeeded + failed else JobState.QUEUED
+
+
+def counts(row: Any) -> TaskCounts:
+    return TaskCounts(
+        total=row.total,
+        queued=row.queued,
+        active=row.active,
+        succeeded=row.succeeded,
+        failed=row.failed,
+        cancelled=row.cancelled,
+    )
+
+
+def job_view(row: Any, waiting: tuple[ReasonView, ...] = ()) -> JobView:
+    return JobView(
+        job_id=row.job_id,
+        name=row.name,
+        kind=row.kind,
+        summary=row.summary,
+        state=JobState(row.state),
+        priority=row.priority,
+        counts=counts(row),
+        submitted_at=certain_moment(row.submitted_at),
+        finished_at=moment(row.finished_at),
+        waiting=waiting,
+    )
+
+
+def task_view(row: Any) -> TaskView:
+    return TaskView(
+        index=row.task_index,
+        state=TaskState(row.state),
+        attempt_state=AttemptState(row.attempt_state) if row.attempt_state else None,
+        epoch=row.epoch,
+        node_name=row.node_name,
+        exit_code=row.exit_code,
+        reason=load_reason(row.reason or row.attempt_reason),
+        finished_at=moment(row.finished_at),
+    )
+
+
+def attempt_view(row: Any) -> AttemptView:
+    return AttemptView(
+        epoch=row.epoch,
+        state=AttemptState(row.state),
+        node_id=row.node_id,
+        node_name=row.node_name or row.node_id,
+        leased_at=certain_moment(row.leased_at),
+        finished_at=moment(row.finished_at),
+        reason=load_reason(row.reason),
+        exit_code=row.exit_code,
+        usage=Usage.model_validate_json(row.usage) if row.usage else None,
+    )
+
+
+def task_result(row: Any) -> TaskResult:
+    payload = None
+    if row.result_size_bytes is not None:
+        payload = Payload(inline=row.result_inline, blob=row.result_blob, size_bytes=row.result_size_bytes)
+    return TaskResult(
+        index=row.task_index,
+        state=TaskState(row.state),
+        epoch=row.epoch,
+        exit_code=row.exit_code,
+        reason=load_reason(row.reason or row.attempt_reason),
+        encoding=row.encoding,
+        result=payload,
+        error=RemoteError.model_validate_json(row.error) if row.error else None,
+        artifacts=load_artifacts(row.artifacts),
+        node_id=row.node_id,
+        node_name=row.node_name,
+    )

@@ -1,0 +1,130 @@
+"""The one writer: a thread that runs what was asked for since its last commit in one transaction.
+
+Group commit: whoever asks hears back after the commit that holds their change, and a hundred requests share its fsync.
+"""
+
+import asyncio
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
+
+from idle_accelerator.errors import StorageFull, Unavailable
+
+T = TypeVar("T")
+Operation = Callable[[Connection], Any]
+_BATCH_LIMIT = 512
+_log = logging.getLogger(__name__)
+
+
+class Writer:
+    """Runs operations one after another, many to a transaction. An operation that raises undoes itself alone."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._queue: queue.SimpleQueue[tuple[Operation, asyncio.Future[Any]] | None] = queue.SimpleQueue()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._closed = False
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._thread.start()
+
+    def close(self) -> None:
+        """Finishes what was asked for, then ends. Blocks until then."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+            self._thread.join()
+
+    async def run(self, operation: Callable[[Connection], T]) -> T:
+        """The operation's result, after it is on disk.
+
+        Raises what the operation raised (then nothing of it is kept), or StorageFull when the disk cannot take the commit.
+        """
+        if self._closed or self._loop is None:
+            raise Unavailable("the scheduler is stopping.", hint="Try again in a few seconds.")
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._queue.put((operation, future))
+        return await future
+
+    def _run(self) -> None:
+        with self._engine.connect() as connection:
+            ending = False
+            while not ending:
+                first = self._queue.get()
+                batch: list[tuple[Operation, asyncio.Future[Any]]] = []
+                ending = first is None
+                if first is not None:
+                    batch.append(first)
+                while not ending and len(batch) < _BATCH_LIMIT:
+                    try:
+                        following = self._queue.get_nowait()
+                    except queue.Empty:
+                        break
+                    if following is None:
+                        ending = True
+                    else:
+                        batch.append(following)
+                if batch:
+                    self._settle(_commit(connection, batch))
+
+    def _settle(self, outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
+        def in_loop() -> None:
+            for future, value, error in outcomes:
+                if future.done():
+                    continue
+                if error is not None:
+                    future.set_exception(error)
+                else:
+                    future.set_result(value)
+
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(in_loop)
+
+
+def _commit(
+    connection: Connection, batch: list[tuple[Operation, asyncio.Future[Any]]]
+) -> list[tuple[asyncio.Future[Any], Any, BaseException | None]]:
+    outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
+    try:
+        with connection.begin():
+            for operation, future in batch:
+                try:
+                    with connection.begin_nested():
+                        outcomes.append((future, operation(connection), None))
+                except OperationalError:
+                    raise
+                except Exception as error:  # noqa: BLE001  # the asker gets it; the others' work must go on
+                    outcomes.append((future, None, error))
+    except Exception as error:  # noqa: BLE001  # nothing of the batch was kept: everyone in it must hear so
+        failure = translate(error)
+        _log.error("a transaction of %d operation(s) failed: %s", len(batch), failure)
+        return [(future, None, failure) for _, future in batch]
+    return outcomes
+
+
+def translate(error: BaseException) -> BaseException:
+    """A full disk and a locked database as errors that say what to do; anything else as it is."""
+    if isinstance(error, OperationalError):
+        cause = error.orig
+        name = getattr(cause, "sqlite_errorname", "")
+        if isinstance(cause, sqlite3.OperationalError) and name.startswith(
+            ("SQLITE_FULL", "SQLITE_IOERR_WRITE")
+        ):
+            return StorageFull(
+                "the scheduler's disk is full; nothing was changed.",
+                hint="Make room in its data directory, then try again.",
+            )
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            return Unavailable(
+                "the store is in use by another process; nothing was changed.",
+                hint="Run one scheduler per data directory, and try again.",
+            )
+    return error

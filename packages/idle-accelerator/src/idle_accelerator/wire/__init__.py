@@ -1,0 +1,1 @@
+"""Everything that crosses a process boundary, as strict immutable models, and nothing else."""

@@ -1,0 +1,273 @@
+"""Jobs as they are submitted, and jobs, tasks and attempts as they are shown."""
+
+import re
+from datetime import datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from idle_accelerator.wire.ids import Digest, JobId
+from idle_accelerator.wire.model import WireModel
+from idle_accelerator.wire.payload import Payload, RemoteError
+from idle_accelerator.wire.reasons import ReasonView
+from idle_accelerator.wire.states import AttemptState, JobState, TaskState
+
+MAX_TASKS = 1_000_000
+MAX_INPUTS = 10_000
+_DRIVE = re.compile(r"^[A-Za-z]:")
+_RESERVED_ENV = "IDLE_"
+
+
+def _check_text(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must not hold newlines or other control characters")
+    return text
+
+
+def check_workspace_path(path: str) -> str:
+    """A path that stays inside the workspace on every operating system.
+
+    Raises ValueError for absolute paths, ``..``, back-slashes, drive letters, control characters and empty parts.
+    """
+    if not path or not path.isprintable():
+        raise ValueError("must be a non-empty printable path")
+    if path.startswith("/") or _DRIVE.match(path) or "\\" in path:
+        raise ValueError("must be a relative path with forward slashes, inside the workspace")
+    parts = path.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        raise ValueError("must not hold empty parts, '.' or '..': it may not leave the workspace")
+    return path
+
+
+def _check_env_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError("names of environment variables hold letters, digits and '_' only")
+    if name.startswith(_RESERVED_ENV):
+        raise ValueError(f"names that begin with {_RESERVED_ENV} are set by the agent")
+    return name
+
+
+def _check_no_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not hold a NUL character")
+    return text
+
+
+Text = Annotated[str, Field(max_length=200), AfterValidator(_check_text)]
+WorkspacePath = Annotated[str, Field(max_length=1000), AfterValidator(check_workspace_path)]
+EnvName = Annotated[str, Field(max_length=200), AfterValidator(_check_env_name)]
+Argument = Annotated[str, Field(max_length=131_072), AfterValidator(_check_no_nul)]
+OS = Literal["linux", "macos", "windows"]
+
+
+class Command(WireModel):
+    """A program with its arguments; started in the task's workspace, without a shell."""
+
+    kind: Literal["command"] = "command"
+    argv: tuple[Argument, ...] = Field(min_length=1, max_length=10_000, strict=False)
+
+    @model_validator(mode="after")
+    def _program_named(self) -> Self:
+        if not self.argv[0]:
+            raise ValueError("the program (first item of 'argv') is empty")
+        return self
+
+
+class Function(WireModel):
+    """A Python function by cloudpickle; opened on nodes only, inside the guest.
+
+    ``arguments`` packs the pickled ``(args, kwargs)`` of every task (wire.packing), task index by task index.
+    """
+
+    kind: Literal["function"] = "function"
+    name: Text = ""
+    code: Payload
+    arguments: Payload
+    python: Annotated[
+        str, Field(pattern=r"^3\.\d{1,3}$", description="Minor version that pickled it.", examples=["3.11"])
+    ]
+    results: Literal["data", "pickle"] = "data"
+
+
+class InputFile(WireModel):
+    """A file that stands in the workspace before the task starts."""
+
+    path: WorkspacePath
+    digest: Digest
+    size_bytes: int = Field(ge=0, le=1 << 50)
+    executable: bool = False
+
+
+class Requirements(WireModel):
+    """What one task needs. Zero means that nothing is reserved."""
+
+    cpus: float = Field(default=1.0, gt=0, le=4096)
+    memory_bytes: int = Field(default=0, ge=0, le=1 << 50)
+    disk_bytes: int = Field(default=0, ge=0, le=1 << 50)
+    gpus: int = Field(default=0, ge=0, le=1024)
+    os: OS | None = None
+    arch: Annotated[str, Field(max_length=50), AfterValidator(_check_text)] | None = None
+    python: Annotated[str, Field(pattern=r"^3\.\d{1,3}$")] | None = None
+    labels: dict[Text, Text] = Field(default_factory=dict, max_length=100)
+    node: Text | None = Field(default=None, description="Id or name of the only node that may run it.")
+
+
+class JobSpec(WireModel):
+    """What a user submits."""
+
+    workload: Annotated[Command | Function, Field(discriminator="kind")]
+    name: Text = ""
+    tasks: int = Field(default=1, ge=1, le=MAX_TASKS)
+    env: dict[EnvName, Argument] = Field(default_factory=dict, max_length=1000)
+    inputs: tuple[InputFile, ...] = Field(default=(), max_length=MAX_INPUTS, strict=False)
+    outputs: tuple[WorkspacePath, ...] = Field(
+        default=(), max_length=1000, strict=False, description="Globs inside the workspace."
+    )
+    requirements: Requirements = Requirements()
+    retries: int = Field(default=0, ge=0, le=1000, description="How often a FAILED attempt is tried again.")
+    timeout_s: float | None = Field(
+        default=None, gt=0, le=10**8, description="Running time of one attempt; frozen time does not count."
+    )
+    priority: int = Field(default=0, ge=-1000, le=1000, description="Higher goes first.")
+
+    @model_validator(mode="after")
+    def _paths_differ(self) -> Self:
+        seen: set[str] = set()
+        for item in self.inputs:
+            if item.path in seen:
+                raise ValueError(f"two input files have the path {item.path!r}")
+            seen.add(item.path)
+        return self
+
+
+class JobAccepted(WireModel):
+    """The job is on disk."""
+
+    job_id: JobId
+
+
+class TaskCounts(WireModel):
+    total: int
+    queued: int
+    active: int
+    succeeded: int
+    failed: int
+    cancelled: int
+
+
+class JobView(WireModel):
+    """A job as shown in listings."""
+
+    job_id: JobId
+    name: str
+    kind: Literal["command", "function"]
+    summary: str = Field(description="The command line or the function's name, cut.")
+    state: JobState
+    priority: int
+    counts: TaskCounts
+    submitted_at: datetime
+    finished_at: datetime | None = None
+    waiting: tuple[ReasonView, ...] = Field(
+        default=(), strict=False, description="Why queued tasks wait; filled for one job, not in listings."
+    )
+
+
+class JobDetail(WireModel):
+    view: JobView
+    spec: JobSpec
+
+
+class JobPage(WireModel):
+    jobs: tuple[JobView, ...] = Field(strict=False)
+    next_cursor: str | None = None
+
+
+class Artifact(WireModel):
+    """An immutable output file, named by its digest."""
+
+    path: WorkspacePath
+    digest: Digest
+    size_bytes: int = Field(ge=0)
+
+
+class Usage(WireModel):
+    """What an attempt used, as its agent saw it. Seconds and bytes; None where it cannot be known."""
+
+    wall_s: float = Field(default=0.0, ge=0)
+    suspended_s: float = Field(default=0.0, ge=0)
+    cpu_s: float | None = Field(default=None, ge=0)
+    max_rss_bytes: int | None = Field(default=None, ge=0)
+
+
+class AttemptView(WireModel):
+    epoch: int
+    state: AttemptState
+    node_id: str
+    node_name: str
+    leased_at: datetime
+    finished_at: datetime | None = None
+    reason: ReasonView | None = None
+    exit_code: int | None = None
+    usage: Usage | None = None
+
+
+class TaskView(WireModel):
+    """A task as shown in listings."""
+
+    index: int
+    state: TaskState
+    attempt_state: AttemptState | None = None
+    epoch: int = Field(description="Attempts leased so far.")
+    node_name: str | None = None
+    exit_code: int | None = None
+    reason: ReasonView | None = None
+    finished_at: datetime | None = None
+
+
+class TaskPage(WireModel):
+    tasks: tuple[TaskView, ...] = Field(strict=False)
+    next_cursor: int | None = None
+
+
+class TaskDetail(WireModel):
+    job_id: JobId
+    task: TaskView
+    attempts: tuple[AttemptView, ...] = Field(strict=False)
+    artifacts: tuple[Artifact, ...] = Field(default=(), strict=False)
+
+
+class TaskResult(WireModel):
+    """The outcome of one finished task. What came from the node is data that nobody has opened yet."""
+
+    index: int
+    state: TaskState
+    epoch: int
+    exit_code: int | None = None
+    reason: ReasonView | None = None
+    encoding: Literal["data", "pickle"] | None = None
+    result: Payload | None = None
+    error: RemoteError | None = None
+    artifacts: tuple[Artifact, ...] = Field(default=(), strict=False)
+    node_id: str | None = None
+    node_name: str | None = None
+
+
+class ResultPage(WireModel):
+    """Finished tasks in the order in which they finished; ask again with ``after=next_after``."""
+
+    results: tuple[TaskResult, ...] = Field(strict=False)
+    next_after: int
+    job_state: JobState
+    counts: TaskCounts
+
+
+class LogPage(WireModel):
+    """A piece of one stream of one attempt. ``dropped_bytes`` before ``offset`` are gone: only the tail is kept."""
+
+    epoch: int
+    stream: Literal["stdout", "stderr"]
+    offset: int
+    data: bytes
+    next_offset: int
+    dropped_bytes: int
+    finished: bool = Field(description="The attempt has ended and nothing follows.")
