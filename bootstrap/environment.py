@@ -30,16 +30,24 @@ STAMP_FORMAT = 1
 """Raise it when a .venv made by an older run.py must not be used any more."""
 
 
+LOCKS: dict[Profile, Path] = {
+    "runtime": places.RUNTIME_LOCK,
+    "test": places.TEST_LOCK,
+    "bench": places.BENCH_LOCK,
+}
+"""What each profile installs. Every one holds all that the runtime needs, but `bench` at other versions."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stamp:
     """What .venv holds, kept in .venv/run.json; written before the first change and after the last one."""
 
     identity: str
     """Where the tree lies and which Python it is for: another one needs another .venv."""
+    profile: Profile | None
+    """The set that was installed last. None: an install was cut short."""
     pins: str
-    """Digest of the lock and pyproject files: when they change, .venv is updated in place."""
-    contents: tuple[str, ...]
-    """Finished installs: `runtime`, `test`, `bench DIGEST`. Empty: an install was cut short."""
+    """Digest of what that set was made from: when it changes, .venv is updated in place."""
 
 
 def files_digest(paths: Iterable[Path]) -> str:
@@ -57,19 +65,16 @@ def files_digest(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def wanted_stamp(profile: Profile) -> Stamp:
-    """The stamp that .venv carries once `profile` is complete."""
-    contents: tuple[str, ...] = (profile,)
-    if profile == "bench":
-        contents = ("runtime", f"bench {files_digest([places.BENCH_LOCK])}")
-    pinned = [
-        places.RUNTIME_LOCK,
-        places.TEST_LOCK,
-        *(package / "pyproject.toml" for package in places.PACKAGES),
-    ]
-    python = f"{sys.implementation.name} {platform.python_version()} {sys.base_prefix}"
+def identity() -> str:
+    return f"{STAMP_FORMAT} {sys.implementation.name} {platform.python_version()} {sys.base_prefix} {places.VENV}"
+
+
+def complete_stamp(profile: Profile) -> Stamp:
+    """The stamp that .venv carries once `profile` is installed."""
     return Stamp(
-        identity=f"{STAMP_FORMAT} {python} {places.VENV}", pins=files_digest(pinned), contents=contents
+        identity=identity(),
+        profile=profile,
+        pins=files_digest([LOCKS[profile], *(package / "pyproject.toml" for package in places.PACKAGES)]),
     )
 
 
@@ -77,13 +82,12 @@ def read_stamp() -> Stamp | None:
     """None where run.py never touched .venv. A stamp that cannot be read counts as an install cut short."""
     try:
         record: dict[str, Any] = json.loads(places.STAMP.read_text(encoding="utf-8"))
-        return Stamp(
-            identity=str(record["identity"]), pins=str(record["pins"]), contents=tuple(record["contents"])
-        )
+        profile = record["profile"] if record["profile"] in LOCKS else None
+        return Stamp(identity=str(record["identity"]), profile=profile, pins=str(record["pins"]))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError):
-        return Stamp(identity="", pins="", contents=())
+        return Stamp(identity="", profile=None, pins="")
 
 
 def write_stamp(stamp: Stamp) -> None:
@@ -92,12 +96,11 @@ def write_stamp(stamp: Stamp) -> None:
     new.replace(places.STAMP)
 
 
-def missing_contents(have: Stamp | None, want: Stamp) -> tuple[str, ...]:
-    """The installs still to do. The test set holds the runtime set, so it stands for both."""
-    if have is None or (have.identity, have.pins) != (want.identity, want.pins):
-        return want.contents
-    done = {*have.contents, "runtime"} if "test" in have.contents else {*have.contents}
-    return tuple(name for name in want.contents if name not in done)
+def profile_for(have: Stamp | None, wanted: Profile) -> Profile:
+    """What to install. `up` in a .venv made for tests or benches leaves it one: both hold the runtime."""
+    if wanted == "runtime" and have is not None and have.profile is not None and have.identity == identity():
+        return have.profile
+    return wanted
 
 
 def try_lock(descriptor: int) -> bool:
@@ -134,44 +137,46 @@ def only_one() -> Generator[None]:
         yield
 
 
-def ensure(profile: Profile) -> None:
-    """Bring .venv to `profile`; costs a few file reads when it is there already.
+def is_ready(have: Stamp | None, wanted: Profile) -> bool:
+    return places.PYTHON.exists() and have == complete_stamp(profile_for(have, wanted))
 
-    Raises ProblemError when it cannot be made; the next call then makes it afresh.
+
+def ensure(wanted: Profile) -> None:
+    """Bring .venv to what `wanted` needs; costs a few file reads when it is there already.
+
+    Raises ProblemError when that fails; the next call then tries again.
     """
-    want = wanted_stamp(profile)
-    if places.PYTHON.exists() and not missing_contents(read_stamp(), want):
+    if is_ready(read_stamp(), wanted):
         return
     with only_one():
         have = read_stamp()
-        if not places.PYTHON.exists() or missing_contents(have, want):
-            prepare(have, want)
+        if not is_ready(have, wanted):
+            prepare(have, profile_for(have, wanted))
 
 
-def prepare(have: Stamp | None, want: Stamp) -> None:
-    """Turn what is in .venv into what `want` says: add to it where that is safe, else make it anew."""
+def prepare(have: Stamp | None, profile: Profile) -> None:
+    """Install `profile`: in place where .venv is whole, else after making it anew."""
     started = time.monotonic()
     say("Preparing .venv (first start, or what is pinned has changed):")
-    whole = have is not None and have.identity == want.identity and have.contents and places.PYTHON.exists()
-    unfinished = dataclasses.replace(want, contents=())
-    if have is not None and whole:
-        missing = missing_contents(have, want)
-        kept = have.contents if have.pins == want.pins else ()
+    complete = complete_stamp(profile)
+    unfinished = dataclasses.replace(complete, profile=None)
+    if have is None:
+        whole = False
+        fit = is_usable()
     else:
-        missing, kept = want.contents, ()
-        keep = have is None and is_usable()
-        write_stamp(unfinished)
-        if not keep:
-            clear()
-            create()
+        whole = fit = have.identity == identity() and have.profile is not None and places.PYTHON.exists()
     write_stamp(unfinished)
+    if not fit:
+        clear()
+        create()
     try:
-        install(missing)
+        install(profile)
     except ProblemError:
-        # The installer gave up in good order, so what was complete before is complete still.
-        write_stamp(dataclasses.replace(want, contents=kept))
+        if have is not None and whole:
+            # The installer gave up in good order: what was complete before is so still, only not up to date.
+            write_stamp(have)
         raise
-    write_stamp(dataclasses.replace(want, contents=(*kept, *missing)))
+    write_stamp(complete)
     size_mb = sum(path.lstat().st_size for path in places.VENV.rglob("*")) / 1e6
     say(f"Ready in {time.monotonic() - started:.1f} s; .venv takes {size_mb:.0f} MB.")
 
@@ -236,27 +241,20 @@ def create() -> None:
     return None
 
 
-def install(missing: Iterable[str]) -> None:
-    """Carry out the missing installs.
+def install(profile: Profile) -> None:
+    """Install the set of `profile`, every package by its hash, and link this tree.
 
-    This tree is linked without build isolation, by the build back end that the lock files hold: so
-    nothing of what `up` and `test` install goes unpinned.
+    It is linked without build isolation, by the build back end that the lock files hold: so nothing
+    of what runs here goes unpinned.
     """
     if uv := places.find_uv():
         tool, command = "uv", [uv, "pip", "install", "--python", str(places.PYTHON)]
     else:
         tool, command = "pip", [str(places.PYTHON), "-m", "pip", "install", "--no-input"]
-    for name in missing:
-        if name.startswith("bench "):
-            peers = ["-r", str(places.BENCH_LOCK)]
-            run_quietly(f"Installing the peers to measure beside, with {tool}", [*command, *peers])
-            continue
-        lock = places.TEST_LOCK if name == "test" else places.RUNTIME_LOCK
-        run_quietly(
-            f"Installing pinned packages with {tool}", [*command, "--require-hashes", "-r", str(lock)]
-        )
-        links = [argument for package in places.PACKAGES for argument in ("-e", str(package))]
-        run_quietly("Linking this tree into .venv", [*command, "--no-deps", "--no-build-isolation", *links])
+    lock = LOCKS[profile]
+    run_quietly(f"Installing {lock.name} with {tool}", [*command, "--require-hashes", "-r", str(lock)])
+    links = [argument for package in places.PACKAGES for argument in ("-e", str(package))]
+    run_quietly("Linking this tree into .venv", [*command, "--no-deps", "--no-build-isolation", *links])
 
 
 def become(name: str, arguments: Sequence[str]) -> int:

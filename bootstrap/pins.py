@@ -3,7 +3,7 @@
 They are made by `uv pip compile`, not taken from uv.lock: that file names the registry it was made from.
 """
 
-import shutil
+import re
 import subprocess
 import sys
 import tempfile
@@ -36,12 +36,24 @@ def build_requirements() -> list[str]:
     return sorted(found)
 
 
-def compiled(uv: str, lock: Path, requirements: Sequence[str], options: Sequence[str]) -> str:
-    """The new text of `lock`. Versions that it holds already stay, unless they no longer fit."""
+def preferences(*locks: Path) -> str:
+    """The versions to keep while they fit, as plain `name==version` lines; an earlier file outweighs a later one."""
+    kept: dict[str, list[str]] = {}
+    for lock in locks:
+        versions: dict[str, list[str]] = {}
+        text = lock.read_text(encoding="utf-8") if lock.exists() else ""
+        for line in text.splitlines():
+            if re.match(r"\w", line):
+                versions.setdefault(line.partition("==")[0], []).append(line.removesuffix("\\"))
+        kept = versions | kept
+    return "".join(f"{line}\n" for lines in kept.values() for line in lines)
+
+
+def compiled(uv: str, kept: str, requirements: Sequence[str], options: Sequence[str]) -> str:
+    """The text of a lock file for `requirements`. Raises ProblemError where uv finds no solution."""
     with tempfile.TemporaryDirectory(prefix="idle-lock-") as folder:
-        new = Path(folder) / lock.name
-        if lock.exists():
-            shutil.copyfile(lock, new)
+        new = Path(folder) / "requirements.txt"
+        new.write_text(kept, encoding="utf-8")
         command = [
             uv,
             "pip",
@@ -67,31 +79,35 @@ def compiled(uv: str, lock: Path, requirements: Sequence[str], options: Sequence
         )
         if result.returncode != 0:
             raise ProblemError(
-                f"uv could not make {lock.name} (see above)", "mend the requirement that it names"
+                "uv could not pin the packages (see above)", "mend the requirement that it names"
             )
         return new.read_text(encoding="utf-8")
 
 
 def lock(arguments: Sequence[str]) -> int:
-    """Make the lock files from the pyproject files and bench/requirements.in."""
+    """Make the lock files from the pyproject files and bench/requirements.in.
+
+    The test set comes first, and the runtime set is held to its versions. The peers of a bench may need
+    others (Celery names exact ones), so the bench set only prefers them.
+    """
     if any(argument != "--upgrade" for argument in arguments):
         raise ProblemError(f"lock does not know {' '.join(arguments)!r}", "use `lock` or `lock --upgrade`")
     uv = places.find_uv()
     if uv is None:
         raise ProblemError("lock needs uv", "install uv, or let `python3 run.py test` put one into .venv")
-    tree = "-e packages/idle-sense{}\n-e packages/idle-accelerator[scheduler,web{}]"
-    # The test set comes first and holds the others to its versions, so that all of them can live in one .venv.
-    wanted = {
-        places.TEST_LOCK: [tree.format("[test]", ",test"), *build_requirements()],
-        places.RUNTIME_LOCK: [tree.format("", ""), *build_requirements()],
-        places.UV_LOCK: ["uv"],
-        places.BENCH_LOCK: ["-r bench/requirements.in"],
-    }
-    for path, requirements in wanted.items():
-        limits = [] if path == places.TEST_LOCK else ["-c", str(places.TEST_LOCK)]
-        pinned = compiled(uv, path, requirements, [*limits, *arguments])
+    tree = ["-e packages/idle-sense", "-e packages/idle-accelerator[scheduler,web]", *build_requirements()]
+    tests = ["-e packages/idle-sense[test]", "-e packages/idle-accelerator[test]"]
+    hold = ["-c", str(places.TEST_LOCK)]
+    runtime = places.RUNTIME_LOCK
+    for path, kept, requirements, options in (
+        (places.TEST_LOCK, [places.TEST_LOCK], [*tree, *tests], []),
+        (runtime, [runtime], tree, hold),
+        (places.BENCH_LOCK, [runtime, places.BENCH_LOCK], [*tree, "-r bench/requirements.in"], []),
+        (places.UV_LOCK, [places.UV_LOCK], ["uv"], hold),
+    ):
+        pinned = compiled(uv, preferences(*kept), requirements, [*options, *arguments])
         refuse_places(path.name, pinned)
         path.write_bytes((HEADER + pinned).encode())
         packages = sum(not line.startswith((" ", "#")) for line in pinned.splitlines())
-        sys.stdout.write(f"{path.relative_to(places.ROOT)}: {packages} packages\n")
+        sys.stdout.write(f"{path.name}: {packages} packages\n")
     return 0

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idle_accelerator import Client
-
 from peers import FSYNC, Peer
 from peers.services import Service, port
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from types import FrameType
 from typing import Any
 
@@ -42,7 +42,7 @@ def create_app(config: SchedulerConfig) -> FastAPI:
     state = SchedulerState(config=config, gate=gate)
 
     @contextlib.asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
         await state.open()
         try:
             yield

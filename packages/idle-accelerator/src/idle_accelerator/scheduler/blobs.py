@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from idle_accelerator.errors import InvalidInput, StorageFull
 
@@ -52,7 +52,7 @@ class BlobStore:
                 ) from error
             raise
         finally:
-            temporary.unlink(missing_ok=True)
+            await asyncio.to_thread(temporary.unlink, missing_ok=True)
 
     async def _receive(
         self, file: IO[bytes], digest: str, size_bytes: int, content: AsyncIterator[bytes]
@@ -100,6 +100,10 @@ class BlobStore:
         return True
 
 
-def _write(file: IO[bytes], hasher: "hashlib._Hash", piece: bytes) -> None:
+class _Hasher(Protocol):
+    def update(self, piece: bytes, /) -> None: ...
+
+
+def _write(file: IO[bytes], hasher: _Hasher, piece: bytes) -> None:
     hasher.update(piece)
     file.write(piece)

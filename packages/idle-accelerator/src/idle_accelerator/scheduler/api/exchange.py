@@ -1,4 +1,4 @@
-"""The conversation with agents. The protocol is in wire.exchange and docs/reference/exchange.md."""
+"""The conversation with agents. The protocol is in wire.exchange."""
 
 import asyncio
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from idle_accelerator.core.attempt import accepts_report
 from idle_accelerator.core.snapshot import Plan
@@ -145,7 +145,7 @@ def apply_exchange(
     ).one()
     outcome.draining = node.draining
     outcome.fresh = node.incarnation != request.incarnation or request.seq > node.seq
-    live = {
+    live: dict[AttemptRef, Any] = {
         AttemptRef(row.job_id, row.task_index, row.epoch): row
         for row in connection.execute(_LIVE_OF_NODE, {"wanted": node_id})
     }
@@ -168,7 +168,7 @@ def apply_exchange(
 
 def _apply_reports(
     connection: Connection,
-    live: dict[AttemptRef, Row[Any]],
+    live: dict[AttemptRef, Any],
     reports: Sequence[AttemptReport],
     outcome: Exchanged,
     *,
@@ -215,7 +215,7 @@ def _apply_reports(
 def _reconcile(
     connection: Connection,
     node_id: str,
-    live: dict[AttemptRef, Row[Any]],
+    live: dict[AttemptRef, Any],
     held: set[AttemptRef],
     reported: set[AttemptRef],
     outcome: Exchanged,
@@ -290,7 +290,7 @@ def forgive_leases(connection: Connection, *, now: float, ttl_s: float) -> None:
     connection.execute(update(attempts).where(attempts.c.live).values(lease_expires_at=now + ttl_s))
 
 
-def _key(row: Row[Any]) -> dict[str, Any]:
+def _key(row: Any) -> dict[str, Any]:
     return {"b_job_seq": row.job_seq, "b_task_index": row.task_index, "b_epoch": row.epoch}
 
 
