@@ -30,6 +30,6 @@ def bench(arguments: Sequence[str]) -> int:
     name = arguments[0].removesuffix(".py")
     if name not in names:
         raise ProblemError(f"there is no bench {name!r}", f"use one of: {', '.join(names) or '(none yet)'}")
-    environment.ensure("bench")
+    environment.ensure("runtime")
     system_packages.ensure(system_packages.FOR_BENCHES)
     return environment.become("python", [str(places.BENCH / f"{name}.py"), *arguments[1:]])

@@ -49,7 +49,11 @@ def steps(*, fast: bool, arguments: Sequence[str]) -> list[Step]:
             Step(name=f"types, {name}", command=[own("pyright"), "--pythonplatform", name])
             for name in systems
         ),
-        Step(name="pytest", command=[own("python"), "-m", "pytest", *folders, *arguments]),
+        # One more worker than there are cores: most tests wait for processes of their own.
+        Step(
+            name="pytest",
+            command=[own("python"), "-m", "pytest", f"-n{(os.cpu_count() or 1) + 1}", *folders, *arguments],
+        ),
     ]
 
 

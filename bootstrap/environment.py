@@ -24,7 +24,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-Profile = Literal["runtime", "test", "bench"]
+Profile = Literal["runtime", "test"]
 
 STAMP_FORMAT = 1
 """Raise it when a .venv made by an older run.py must not be used any more."""
@@ -33,9 +33,8 @@ STAMP_FORMAT = 1
 LOCKS: dict[Profile, Path] = {
     "runtime": places.RUNTIME_LOCK,
     "test": places.TEST_LOCK,
-    "bench": places.BENCH_LOCK,
 }
-"""What each profile installs. Every one holds all that the runtime needs, but `bench` at other versions."""
+"""What each profile installs. The test set holds all that the runtime needs, in the same versions."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,7 +96,7 @@ def write_stamp(stamp: Stamp) -> None:
 
 
 def profile_for(have: Stamp | None, wanted: Profile) -> Profile:
-    """What to install. `up` in a .venv made for tests or benches leaves it one: both hold the runtime."""
+    """What to install. `up` in a .venv made for tests leaves it one: it holds the runtime."""
     if wanted == "runtime" and have is not None and have.profile is not None and have.identity == identity():
         return have.profile
     return wanted

@@ -85,10 +85,9 @@ def compiled(uv: str, kept: str, requirements: Sequence[str], options: Sequence[
 
 
 def lock(arguments: Sequence[str]) -> int:
-    """Make the lock files from the pyproject files and bench/requirements.in.
+    """Make the lock files from the pyproject files. The test set comes first, and the runtime set is held to its versions.
 
-    The test set comes first, and the runtime set is held to its versions. The peers of a bench may need
-    others (Celery names exact ones), so the bench set only prefers them.
+    The peers of a bench have an environment of their own (bench/environment.py), since they may need other versions.
     """
     if any(argument != "--upgrade" for argument in arguments):
         raise ProblemError(f"lock does not know {' '.join(arguments)!r}", "use `lock` or `lock --upgrade`")
@@ -102,7 +101,6 @@ def lock(arguments: Sequence[str]) -> int:
     for path, kept, requirements, options in (
         (places.TEST_LOCK, [places.TEST_LOCK], [*tree, *tests], []),
         (runtime, [runtime], tree, hold),
-        (places.BENCH_LOCK, [runtime, places.BENCH_LOCK], [*tree, "-r bench/requirements.in"], []),
         (places.UV_LOCK, [places.UV_LOCK], ["uv"], hold),
     ):
         pinned = compiled(uv, preferences(*kept), requirements, [*options, *arguments])

@@ -8,7 +8,6 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (ROOT / "packages" / "idle-sense", ROOT / "packages" / "idle-accelerator")
 RUNTIME_LOCK = ROOT / "requirements.lock"
 TEST_LOCK = ROOT / "requirements-test.lock"
-BENCH_LOCK = ROOT / "requirements-bench.lock"
 UV_LOCK = ROOT / "requirements-uv.lock"
 BENCH = ROOT / "bench"
 

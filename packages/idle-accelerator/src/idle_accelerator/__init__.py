@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from idle_accelerator.sdk.client import AsyncClient, Client, JobHandle
+    from idle_accelerator.sdk.client import AsyncClient, Client, CommandResult, JobHandle, JobOptions
 
-__all__ = ["AsyncClient", "Client", "JobHandle", "__version__"]
+__all__ = ["AsyncClient", "Client", "CommandResult", "JobHandle", "JobOptions", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("AsyncClient", "Client", "JobHandle"):
+    if name in __all__:
         from idle_accelerator.sdk import client  # noqa: PLC0415  # lazy on purpose: see the docstring
 
         return getattr(client, name)

@@ -90,14 +90,15 @@ def after_attempt(
 ) -> TaskMove:
     """The task's next state after one of its attempts ended in ``end``.
 
-    Only FAILED spends the retry budget; LOST has its own cap (LOST_CAP); VACATED and REJECTED cost nothing.
+    Only FAILED spends the retry budget; LOST has its own cap (LOST_CAP); VACATED and REJECTED cost nothing, and nor does a
+    CANCELLED that nobody asked for: an agent's word alone cancels no task.
     Raises ValueError when ``end`` is not an end.
     """
     if end in LIVE_ATTEMPT_STATES:
         raise ValueError(f"{end} is not an end")
     if end is S.SUCCEEDED:
         return TaskMove(state=TaskState.SUCCEEDED, charge=charge, reason=why)
-    if cancel_wanted or end is S.CANCELLED:
+    if cancel_wanted:
         return TaskMove(state=TaskState.CANCELLED, charge=charge, reason=reason("task.cancelled"))
     if end is S.FAILED:
         charge = TaskCharge(failures=charge.failures + 1, losses=charge.losses)

@@ -44,7 +44,14 @@ def decide(snapshot: Snapshot) -> Plan:
             if count.slots + count.ahead == 0:
                 continue
             free[node.node_id] = minus(free[node.node_id], demand(job.requirements), count.slots)
-            grants.append(GrantLine(node_id=node.node_id, job_id=job.job_id, count=count.slots + count.ahead))
+            grants.append(
+                GrantLine(
+                    node_id=node.node_id,
+                    heard=node.heard,
+                    job_id=job.job_id,
+                    count=count.slots + count.ahead,
+                )
+            )
             left -= count.slots + count.ahead
     return Plan(grants=tuple(grants))
 

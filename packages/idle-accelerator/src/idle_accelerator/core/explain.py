@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from idle_accelerator.core.match import lasting_mismatches, present_mismatches
 from idle_accelerator.wire.jobs import Requirements
 from idle_accelerator.wire.nodes import NodeFacts, Offer
-from idle_accelerator.wire.reasons import Reason, reason, render
+from idle_accelerator.wire.reasons import Reason, reason
 
 NODES_SHOWN = 5
 
@@ -43,4 +43,4 @@ def why_waiting(job_id: str, requirements: Requirements, nodes: Sequence[NodeSta
 
 
 def _of_node(node: NodeStanding, why: Sequence[Reason]) -> Reason:
-    return reason("wait.node", node=node.facts.name, why="; ".join(render(item) for item in why))
+    return reason("wait.node", node=node.facts.name, because=why)

@@ -21,6 +21,10 @@ class WaitingJob:
     """Mean running time of its finished tasks; None before the first has finished."""
 
 
+Heard = tuple[str, int]
+"""An exchange of a node: (incarnation, seq)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class NodeDemand:
     """A node whose agent waits for work."""
@@ -29,6 +33,8 @@ class NodeDemand:
     facts: NodeFacts
     offer: Offer
     """With what was granted but is not in the agent's hands yet already taken off."""
+    heard: Heard
+    """The exchange that made the offer. The commit refuses grants to a node that has spoken since: it gets its own in the next round."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +48,7 @@ class GrantLine:
     """Give ``count`` queued tasks of the job to the node. The commit may give fewer."""
 
     node_id: str
+    heard: Heard
     job_id: str
     count: int
 

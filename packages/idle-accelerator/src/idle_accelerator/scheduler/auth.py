@@ -8,6 +8,7 @@ request needs the key that the first start made.
 import hashlib
 import hmac
 import ipaddress
+import os
 import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,7 +18,6 @@ from idle_accelerator.errors import Forbidden, Unauthorized
 
 KEY_PREFIX = "idle_"
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-_OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 
 
 def token_hash(secret: str) -> str:
@@ -30,13 +30,17 @@ def new_secret() -> str:
 
 
 def load_or_make_key(path: Path) -> str:
-    """The scheduler's key, from a file that only its owner can read."""
-    if path.exists():
-        return path.read_text(encoding="utf-8").strip()
+    """The scheduler's key, from a file that only its owner can read. Never empty: an empty file gets a new key."""
+    known = path.read_text(encoding="utf-8").strip() if path.exists() else ""
+    if known:
+        return known
     secret = new_secret()
     temporary = path.with_suffix(".tmp")
-    temporary.touch(mode=0o600)
-    temporary.write_text(secret + "\n", encoding="utf-8")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secret + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
     return secret
 
@@ -97,10 +101,6 @@ class Gate:
                 field="Authorization",
                 hint="Give it with --key or IDLE_KEY; it stands in scheduler.key in the scheduler's data directory.",
             )
-
-
-def needs_no_identity(path: str) -> bool:
-    return path in _OPEN_PATHS
 
 
 def _host_of(url: str) -> str:

@@ -37,9 +37,10 @@ class BlobStore:
 
         Raises InvalidInput when size or digest do not match, StorageFull when the disk cannot hold it; then nothing is kept.
         """
-        handle, name = tempfile.mkstemp(dir=self._incoming)
-        temporary = Path(name)
+        temporary: Path | None = None
         try:
+            handle, name = tempfile.mkstemp(dir=self._incoming)
+            temporary = Path(name)
             with os.fdopen(handle, "wb") as file:
                 await self._receive(file, digest, size_bytes, content)
             return await asyncio.to_thread(self._settle, temporary, digest)
@@ -52,7 +53,8 @@ class BlobStore:
                 ) from error
             raise
         finally:
-            await asyncio.to_thread(temporary.unlink, missing_ok=True)
+            if temporary is not None:
+                await asyncio.to_thread(temporary.unlink, missing_ok=True)
 
     async def _receive(
         self, file: IO[bytes], digest: str, size_bytes: int, content: AsyncIterator[bytes]
@@ -86,10 +88,11 @@ class BlobStore:
 
     def _settle(self, temporary: Path, digest: str) -> bool:
         final = self.path(digest)
-        if final.is_file():
-            return False
-        final.parent.mkdir(exist_ok=True)
-        temporary.replace(final)
+        new = not final.is_file()
+        if new:
+            final.parent.mkdir(exist_ok=True)
+            temporary.replace(final)
+        # Whoever finds it here already may be faster than the one who has just put it here, so both make sure.
         if sys.platform != "win32":
             for directory in (final.parent, self._directory):
                 descriptor = os.open(directory, os.O_RDONLY)
@@ -97,7 +100,7 @@ class BlobStore:
                     os.fsync(descriptor)
                 finally:
                     os.close(descriptor)
-        return True
+        return new
 
 
 class _Hasher(Protocol):

@@ -72,24 +72,28 @@ class Matchmaker:
     def holds(self, node_id: str) -> bool:
         return node_id in self._demands
 
-    async def ask(self, node: NodeDemand, *, wait_s: float) -> list[Granted]:
-        """Leases for the node: what the next round gives, or, with ``wait_s``, what comes within that time."""
-        lends = node.offer.lending in LENDING_NOW
-        if self._closed or (not lends and wait_s <= 0):
-            return []
+    def enter(self, node: NodeDemand, *, wait_s: float) -> Demand:
+        """Takes the node's place, at once and in the place of an older request of it, so that no news after this is missed.
+
+        It is answered by what the next round gives, or, with ``wait_s``, by what comes until it leaves.
+        """
         self.release(node.node_id)
+        lends = node.offer.lending in LENDING_NOW
         demand = Demand(node, held=wait_s > 0)
+        if self._closed or not (lends or demand.held):
+            demand.settle([])
+            return demand
         self._demands[node.node_id] = demand
         if lends:
             self._work.set()
-        try:
-            async with asyncio.timeout(wait_s if demand.held else None):
-                return await asyncio.shield(demand.answer)
-        except TimeoutError:
-            return demand.answer.result() if demand.answer.done() else []
-        finally:
-            if self._demands.get(node.node_id) is demand:
-                del self._demands[node.node_id]
+        return demand
+
+    def leave(self, demand: Demand) -> list[Granted]:
+        """Gives the place back; returns what the demand got. Leases that come later are granted again to the next request."""
+        if self._demands.get(demand.node.node_id) is demand:
+            del self._demands[demand.node.node_id]
+        demand.settle([])
+        return demand.answer.result()
 
     async def _rounds(self) -> None:
         while True:
@@ -97,11 +101,14 @@ class Matchmaker:
             self._work.clear()
             try:
                 await self._round()
+                continue
             except IdleError as error:
                 _log.warning("no leases can be given now: %s", error)
-                self._answer_impatient({})
-                await asyncio.sleep(_RETRY_S)
-                self._work.set()
+            except Exception:  # noqa: BLE001  # without rounds the pool stands still
+                _log.exception("a round of matchmaking failed; it is a defect")
+            self._answer_impatient({})
+            await asyncio.sleep(_RETRY_S)
+            self._work.set()
 
     async def _round(self) -> None:
         waiting = {
@@ -118,7 +125,7 @@ class Matchmaker:
                 ):
                     granted.setdefault(line.node_id, []).append(line)
         for node_id, lines in granted.items():
-            # A request that was superseded meanwhile gets nothing: its leases are granted again, since the node does not hold them.
+            # A request that has left meanwhile gets nothing: its leases are granted again, since the node does not hold them.
             demand = waiting[node_id]
             demand.settle(lines)
             if self._demands.get(node_id) is demand:

@@ -50,8 +50,8 @@ class SchedulerState:
         self._sweeper: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
+        await self.store.open()  # first: it is what refuses a second scheduler on this directory
         self.blobs.open()
-        await self.store.open()
         now = self.clock.now()
         await self.store.write(lambda connection: forgive_leases(connection, now=now, ttl_s=RESTART_TTL_S))
         self.matchmaker.start()
@@ -79,6 +79,8 @@ class SchedulerState:
                 await self.sweep_once()
             except IdleError as error:
                 _log.warning("expired leases could not be written: %s", error)
+            except Exception:  # noqa: BLE001  # without sweeps lost work stays lost
+                _log.exception("looking for expired leases failed; it is a defect")
 
     async def sweep_once(self) -> None:
         """Ends leases that ran out. The look is free of writes, so a quiet pool stays quiet."""

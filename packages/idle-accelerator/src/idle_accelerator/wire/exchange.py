@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from idle_accelerator.wire.ids import JobId
-from idle_accelerator.wire.jobs import Artifact, JobSpec, Usage
+from idle_accelerator.wire.jobs import MAX_TASKS, Artifact, JobSpec, Usage
 from idle_accelerator.wire.model import WireModel
 from idle_accelerator.wire.nodes import NodeFacts, Offer
 from idle_accelerator.wire.payload import Payload, RemoteError
@@ -25,7 +25,11 @@ from idle_accelerator.wire.states import AttemptState
 
 PROTOCOL = 1
 
-TaskEpoch = Annotated[tuple[int, int], Field(strict=False, description="[task index, epoch]")]
+MAX_EPOCH = 2**31
+TaskEpoch = Annotated[
+    tuple[Annotated[int, Field(ge=0, lt=MAX_TASKS)], Annotated[int, Field(ge=1, le=MAX_EPOCH)]],
+    Field(strict=False, description="[task index, epoch]"),
+]
 
 
 class HeldAttempts(WireModel):
@@ -39,15 +43,15 @@ class AttemptReport(WireModel):
     """Where an attempt stands. Moves in between may be left out: each report says the newest state only."""
 
     job_id: JobId
-    task_index: int = Field(ge=0)
-    epoch: int = Field(ge=1)
+    task_index: int = Field(ge=0, lt=MAX_TASKS)
+    epoch: int = Field(ge=1, le=MAX_EPOCH)
     state: AttemptState = Field(strict=False)
     reason: Reason | None = None
-    exit_code: int | None = None
+    exit_code: int | None = Field(default=None, ge=-(2**31), lt=2**32)
     encoding: Literal["data", "pickle"] | None = None
     result: Payload | None = None
     error: RemoteError | None = None
-    artifacts: tuple[Artifact, ...] = Field(default=(), strict=False)
+    artifacts: tuple[Artifact, ...] = Field(default=(), strict=False, max_length=10_000)
     usage: Usage | None = None
 
 
@@ -55,10 +59,10 @@ class LogChunk(WireModel):
     """Bytes of one stream from ``offset`` on. A gap to the previous chunk means that the agent dropped what lay between."""
 
     job_id: JobId
-    task_index: int = Field(ge=0)
-    epoch: int = Field(ge=1)
+    task_index: int = Field(ge=0, lt=MAX_TASKS)
+    epoch: int = Field(ge=1, le=MAX_EPOCH)
     stream: Literal["stdout", "stderr"]
-    offset: int = Field(ge=0)
+    offset: int = Field(ge=0, le=2**62)
     data: bytes = Field(max_length=256 * 1024)
 
 
@@ -67,7 +71,7 @@ class ExchangeRequest(WireModel):
     incarnation: str = Field(
         min_length=1, max_length=64, description="Drawn anew at each start of the agent."
     )
-    seq: int = Field(ge=1, description="Rises with each request of an incarnation.")
+    seq: int = Field(ge=1, le=2**62, description="Rises with each request of an incarnation.")
     wait_s: float = Field(default=0.0, ge=0, le=120)
     facts: NodeFacts | None = Field(
         default=None, description="In the first exchange of an incarnation and after changes."

@@ -10,8 +10,9 @@ from pydantic import Field
 ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 RANDOM_LENGTH = 16
 
-JobId = Annotated[str, Field(pattern=r"^j[a-z2-7]{16}$", examples=["jx3k9q2m7w5t4rab2"])]
-NodeId = Annotated[str, Field(pattern=r"^n[a-z2-7]{16}$", examples=["nb7c2k5q6w3x4zab2"])]
+JobId = Annotated[str, Field(pattern=r"^j[a-z2-7]{16}$", examples=["jx3k7q2m5w4t6rab2"])]
+NODE_ID_PATTERN = r"^n[a-z2-7]{16}$"
+NodeId = Annotated[str, Field(pattern=NODE_ID_PATTERN, examples=["nb7c2k5q6w3x4zab2"])]
 Digest = Annotated[
     str,
     Field(

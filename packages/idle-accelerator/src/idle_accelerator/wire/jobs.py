@@ -1,6 +1,7 @@
 """Jobs as they are submitted, and jobs, tasks and attempts as they are shown."""
 
 import re
+import unicodedata
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
@@ -14,12 +15,24 @@ from idle_accelerator.wire.states import AttemptState, JobState, TaskState
 
 MAX_TASKS = 1_000_000
 MAX_INPUTS = 10_000
-_DRIVE = re.compile(r"^[A-Za-z]:")
+_DRIVE = re.compile(r"^.:", re.DOTALL)
 _RESERVED_ENV = "IDLE_"
+_NOT_PLAIN = frozenset({"Cc", "Cs", "Co", "Zl", "Zp"})
+_TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+
+
+def is_plain(text: str) -> bool:
+    """Whether it holds nothing that breaks a line, is invisible on purpose or turns the writing direction.
+
+    Emoji with their joiners, and the spaces of every script, are plain.
+    """
+    return text.isprintable() or not any(
+        unicodedata.category(letter) in _NOT_PLAIN or letter in _TURNING for letter in text
+    )
 
 
 def _check_text(text: str) -> str:
-    if not text.isprintable():
+    if not is_plain(text):
         raise ValueError("must not hold newlines or other control characters")
     return text
 
@@ -27,14 +40,15 @@ def _check_text(text: str) -> str:
 def check_workspace_path(path: str) -> str:
     """A path that stays inside the workspace on every operating system.
 
-    Raises ValueError for absolute paths, ``..``, back-slashes, drive letters, control characters and empty parts.
+    Raises ValueError for absolute paths, ``..``, back-slashes, drive letters, control characters and empty parts. Windows
+    drops dots and spaces at the end of a name, so there ``.. `` is ``..``; and a drive letter anywhere starts anew.
     """
-    if not path or not path.isprintable():
-        raise ValueError("must be a non-empty printable path")
-    if path.startswith("/") or _DRIVE.match(path) or "\\" in path:
-        raise ValueError("must be a relative path with forward slashes, inside the workspace")
+    if not path or not is_plain(path):
+        raise ValueError("must be a non-empty path without newlines or other control characters")
     parts = path.split("/")
-    if any(part in ("", ".", "..") for part in parts):
+    if path.startswith("/") or "\\" in path or any(_DRIVE.match(part) for part in parts):
+        raise ValueError("must be a relative path with forward slashes, inside the workspace")
+    if any(not part.strip(". ") for part in parts):
         raise ValueError("must not hold empty parts, '.' or '..': it may not leave the workspace")
     return path
 
@@ -101,7 +115,7 @@ class InputFile(WireModel):
 class Requirements(WireModel):
     """What one task needs. Zero means that nothing is reserved."""
 
-    cpus: float = Field(default=1.0, gt=0, le=4096)
+    cpus: float = Field(default=1.0, ge=0.01, le=4096)
     memory_bytes: int = Field(default=0, ge=0, le=1 << 50)
     disk_bytes: int = Field(default=0, ge=0, le=1 << 50)
     gpus: int = Field(default=0, ge=0, le=1024)
@@ -187,7 +201,7 @@ class Artifact(WireModel):
 
     path: WorkspacePath
     digest: Digest
-    size_bytes: int = Field(ge=0)
+    size_bytes: int = Field(ge=0, le=1 << 50)
 
 
 class Usage(WireModel):
@@ -196,7 +210,7 @@ class Usage(WireModel):
     wall_s: float = Field(default=0.0, ge=0)
     suspended_s: float = Field(default=0.0, ge=0)
     cpu_s: float | None = Field(default=None, ge=0)
-    max_rss_bytes: int | None = Field(default=None, ge=0)
+    max_rss_bytes: int | None = Field(default=None, ge=0, le=1 << 60)
 
 
 class AttemptView(WireModel):

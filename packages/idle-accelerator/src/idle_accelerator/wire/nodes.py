@@ -25,14 +25,17 @@ class NodeFacts(WireModel):
     python: Annotated[str, Field(pattern=r"^3\.\d{1,3}$")]
     cpu_model: Text = ""
     resources: Resources = Field(description="All that the owner lends at most.")
-    gpu_names: tuple[Text, ...] = Field(default=(), strict=False)
+    gpu_names: tuple[Text, ...] = Field(default=(), strict=False, max_length=100)
     labels: dict[Text, Text] = Field(default_factory=dict, max_length=100)
     sandbox_tier: Text = Field(
         default="process", description="'process' is a plain subprocess: no isolation."
     )
     agent_version: Text = ""
     idleness: tuple[Text, ...] = Field(
-        default=(), strict=False, description="What this machine takes as idleness, in sentences."
+        default=(),
+        strict=False,
+        max_length=100,
+        description="What this machine takes as idleness, in sentences.",
     )
 
 
@@ -52,8 +55,10 @@ class WarmJob(WireModel):
     """A job that has warm function processes on the node."""
 
     job_id: JobId
-    slots: int = Field(ge=0)
-    queued: int = Field(ge=0, description="Leased tasks of the job that no slot has started yet.")
+    slots: int = Field(ge=0, le=100_000)
+    queued: int = Field(
+        ge=0, le=1_000_000, description="Leased tasks of the job that no slot has started yet."
+    )
 
 
 class Offer(WireModel):
@@ -62,10 +67,13 @@ class Offer(WireModel):
     lending: Lending
     free: Resources = Resources()
     only_jobs: tuple[JobId, ...] | None = Field(
-        default=None, strict=False, description="By its owner's word, lent to these jobs only."
+        default=None,
+        strict=False,
+        max_length=10_000,
+        description="By its owner's word, lent to these jobs only.",
     )
-    warm: tuple[WarmJob, ...] = Field(default=(), strict=False)
-    reasons: tuple[Reason, ...] = Field(default=(), strict=False)
+    warm: tuple[WarmJob, ...] = Field(default=(), strict=False, max_length=10_000)
+    reasons: tuple[Reason, ...] = Field(default=(), strict=False, max_length=50)
 
 
 class NodeView(WireModel):

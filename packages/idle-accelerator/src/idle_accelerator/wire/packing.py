@@ -10,6 +10,7 @@ from idle_accelerator.errors import InvalidInput
 
 _MAGIC = b"IPK1"
 _HEAD = struct.Struct("<4sI")
+HEAD_BYTES = _HEAD.size
 
 
 def pack(items: Sequence[bytes]) -> bytes:
@@ -19,13 +20,21 @@ def pack(items: Sequence[bytes]) -> bytes:
     return b"".join([_HEAD.pack(_MAGIC, len(items)), struct.pack(f"<{len(offsets)}Q", *offsets), *items])
 
 
+def count_of_head(head: bytes) -> int:
+    """How many items the first HEAD_BYTES of a pack announce. Raises InvalidInput when they are not a pack's."""
+    if len(head) < HEAD_BYTES:
+        raise InvalidInput("too short to be packed arguments.", field="arguments")
+    magic, number = _HEAD.unpack_from(head)
+    if magic != _MAGIC:
+        raise InvalidInput("not packed arguments.", field="arguments")
+    return int(number)
+
+
 def count(packed: bytes) -> int:
     """How many items there are. Raises InvalidInput when the bytes are not a whole pack."""
-    if len(packed) < _HEAD.size:
-        raise InvalidInput("too short to be packed arguments.", field="arguments")
-    magic, number = _HEAD.unpack_from(packed)
+    number = count_of_head(packed)
     table_end = _HEAD.size + 8 * (number + 1)
-    if magic != _MAGIC or len(packed) < table_end:
+    if len(packed) < table_end:
         raise InvalidInput("not packed arguments.", field="arguments")
     if struct.unpack_from("<Q", packed, table_end - 8)[0] != len(packed) - table_end:
         raise InvalidInput("packed arguments are cut short.", field="arguments")

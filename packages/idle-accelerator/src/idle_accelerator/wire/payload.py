@@ -16,7 +16,7 @@ class Payload(WireModel):
 
     inline: bytes | None = Field(default=None, max_length=INLINE_LIMIT_BYTES)
     blob: Digest | None = None
-    size_bytes: int = Field(ge=0)
+    size_bytes: int = Field(ge=0, le=1 << 50)
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:

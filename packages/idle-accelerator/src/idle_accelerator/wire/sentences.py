@@ -1,6 +1,6 @@
 """Every reason code of the scheduler and the agent with its sentence, English and Chinese.
 
-The codes of idle-sense are here as well, so that the page can say them in Chinese.
+The codes of idle-sense have theirs in idle_sense.sentences; wire.reasons reads both.
 """
 
 ENGLISH: dict[str, str] = {
@@ -11,7 +11,7 @@ ENGLISH: dict[str, str] = {
     "task.timeout": "ran longer than its timeout of {timeout_s}",
     "task.exception": "the function raised {type_name}",
     "task.cancelled": "cancelled by its submitter",
-    "task.host_died": "the function's process ended without an answer (exit status {exit_code}); a crash in native code, or os._exit, does this",
+    "task.host_died": "the function gave no answer: {detail}",
     "task.program_missing": "the program {program} was not found on the node",
     "task.output_limit": "wrote more than {limit_bytes} to its output",
     "task.output_refused": "an output was not collected: {detail}",
@@ -38,6 +38,7 @@ ENGLISH: dict[str, str] = {
     "node.paused": "paused by its owner; to go on: idlectl resume",
     "node.paused_for": "paused by its owner for another {remaining_s}; to go on now: idlectl resume",
     "node.draining": "takes nothing new",
+    "node.disk_low": "only {free_bytes} left on its disk",
     "node.offline": "not heard of for {age_s}",
     "node.never_seen": "enrolled, but has not connected yet",
     # why a task waits
@@ -58,7 +59,6 @@ ENGLISH: dict[str, str] = {
     "match.node": "only {needed} may run it",
     "match.only_jobs": "in use; lent by its owner's word to other jobs only",
     "match.not_lending": "not lent now",
-    # idle-sense
     "lend.hint": "to lend it now: idlectl lend --for 10m",
 }
 
@@ -69,7 +69,7 @@ CHINESE: dict[str, str] = {
     "task.timeout": "运行超过时限 {timeout_s}",
     "task.exception": "函数抛出 {type_name}",
     "task.cancelled": "被提交者取消",
-    "task.host_died": "函数进程没有应答就结束了（退出状态 {exit_code}）；原生代码崩溃或 os._exit 会这样",
+    "task.host_died": "函数没有应答：{detail}",
     "task.program_missing": "节点上找不到程序 {program}",
     "task.output_limit": "输出超过 {limit_bytes}",
     "task.output_refused": "有一个输出未收集：{detail}",
@@ -95,6 +95,7 @@ CHINESE: dict[str, str] = {
     "node.paused": "被机主暂停；要继续：idlectl resume",
     "node.paused_for": "被机主再暂停 {remaining_s}；要现在继续：idlectl resume",
     "node.draining": "不再接受新任务",
+    "node.disk_low": "磁盘只剩 {free_bytes}",
     "node.offline": "已有 {age_s} 没有消息",
     "node.never_seen": "已登记，但还没有连接过",
     "wait.no_nodes": "还没有节点加入；要出借本机：idlectl agent --scheduler URL",

@@ -1,0 +1,55 @@
+"""The floor under the sandbox: one file per operating system, chosen here.
+
+Each starts programs as guests, whole process trees that are frozen, thawed and killed reliably, and finds
+what an agent that crashed has left behind. What every one of them promises stands in ``types``.
+"""
+
+import sys
+
+from idle_accelerator.agent.host.types import (
+    Forker,
+    FreezeFailed,
+    Guest,
+    GuestExit,
+    GuestRecord,
+    GuestUsage,
+    KillFailed,
+    Launch,
+    SpawnFailed,
+    Verified,
+)
+
+if sys.platform == "linux":
+    from idle_accelerator.agent.host.linux import VERIFIED, kill_leftovers, spawn
+elif sys.platform == "darwin":
+    from idle_accelerator.agent.host.macos import VERIFIED, kill_leftovers, spawn
+elif sys.platform == "win32":
+    from idle_accelerator.agent.host.windows import VERIFIED, kill_leftovers, spawn
+else:
+    raise ImportError(f"No agent runs on {sys.platform} yet: there are files for linux, darwin and win32.")
+
+__all__ = [
+    "VERIFIED",
+    "Forker",
+    "FreezeFailed",
+    "Guest",
+    "GuestExit",
+    "GuestRecord",
+    "GuestUsage",
+    "KillFailed",
+    "Launch",
+    "SpawnFailed",
+    "Verified",
+    "kill_leftovers",
+    "open_forker",
+    "spawn",
+]
+
+
+def open_forker() -> Forker | None:
+    """The quicker start of Python programs; None on systems where a running interpreter cannot be forked safely."""
+    if sys.platform == "linux":
+        from idle_accelerator.agent.host import forker  # noqa: PLC0415  # only agents that run functions need it
+
+        return forker.Forker()
+    return None

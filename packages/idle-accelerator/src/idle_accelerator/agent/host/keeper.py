@@ -16,6 +16,9 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Final
 
+if sys.platform == "win32":
+    raise ImportError("This file is for Linux and macOS.")
+
 if TYPE_CHECKING:
     from idle_accelerator.agent.host.types import GuestRecord
 

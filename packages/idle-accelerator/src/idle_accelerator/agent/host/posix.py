@@ -11,11 +11,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from time import monotonic
-from typing import IO, Final, Protocol, cast
+from time import monotonic, sleep
+from typing import IO, Final, Protocol
 
-from idle_accelerator.agent.host.keeper import KEEPER
+from idle_accelerator.agent.host import keeper
 from idle_accelerator.agent.host.types import (
     FreezeFailed,
     GuestExit,
@@ -26,8 +27,15 @@ from idle_accelerator.agent.host.types import (
     SpawnFailed,
 )
 
+if sys.platform == "win32":
+    raise ImportError("This file is for Linux and macOS.")
+
 FREEZE_LIMIT_S: Final = 1.0
 KILL_LIMIT_S: Final = 30.0
+LEFTOVER_LIMIT_S: Final = 10.0
+_LEFTOVER_POLL_S: Final = 0.002
+_LEFTOVER_LOOKS: Final = 3
+_HALT_TO_KILL_S: Final = 0.05
 _STREAM_LIMIT_BYTES: Final = 256 * 1024
 _POLL_MIN_S: Final = 0.000_5
 _POLL_MAX_S: Final = 0.05
@@ -45,17 +53,25 @@ class Member:
     precedes its next instruction."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walk:
+    """One look at a guest's tree."""
+
+    members: list[Member]
+    """Those that have not ended; the main process among them until it has."""
+    complete: bool
+    """False when something of the tree ended meanwhile: what that had forked just before may be missing here.
+    So a complete walk without members proves that none was alive when it began, and one whose members
+    are all halted that nothing else ran."""
+
+
 class Tree(Protocol):
     """The processes that descend from one guest's main process. One file per system implements it."""
 
     record: GuestRecord
 
-    def members(self) -> list[Member]:
-        """Those that have not ended; the main process among them until it has."""
-        ...
-
-    def reap(self) -> None:
-        """Collect ended orphans that this program has inherited, if the system hands them over."""
+    def walk(self) -> Walk:
+        """Look for all processes, and collect ended orphans that the system has handed to this program."""
         ...
 
     def usage(self) -> GuestUsage: ...
@@ -77,8 +93,12 @@ class System(Protocol):
         """The guest's environment, and the brand in it, if brands travel so on this system."""
         ...
 
+    def branding(self, brand: str) -> AbstractContextManager[None]:
+        """Around the start: marks the new process, where brands travel otherwise than by the environment."""
+        ...
+
     def adopt(self, pid: int, launch: Launch, brand: str) -> Tree:
-        """Called at once after the start: lowers the priority, marks the process."""
+        """Called at once after the start: lowers the priority. Raises OSError when the process cannot be seen."""
         ...
 
     def watch_exit(self, pid: int, callback: Callable[[], None]) -> Callable[[], None]:
@@ -86,32 +106,42 @@ class System(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A process of this program that has begun, and this program's ends of its pipes."""
+
+    pid: int
+    stdin: IO[bytes] | None
+    stdout: IO[bytes] | None
+    stderr: IO[bytes] | None
+    popen: "subprocess.Popen[bytes] | None" = None
+
+
 class PosixGuest:
     """A guest on Linux or macOS. See ``types.Guest`` for what each call promises."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", tree: Tree, system: System) -> None:
-        self.pid: Final = process.pid
+    def __init__(self, started: Started, tree: Tree, system: System) -> None:
+        self.pid: Final = started.pid
         self.record: Final = tree.record
         self.stdin: asyncio.StreamWriter | None = None
         self.stdout: asyncio.StreamReader | None = None
         self.stderr: asyncio.StreamReader | None = None
-        self._process = process
+        self._popen = started.popen
         self._tree = tree
         self._over = False
         self._exited = asyncio.Event()
-        self._cancel_watch = system.watch_exit(process.pid, self._exited.set)
-        self._end = asyncio.create_task(self._until_end(), name=f"guest {process.pid}")
+        self._cancel_watch = system.watch_exit(self.pid, self._exited.set)
+        self._end = asyncio.create_task(self._until_end(), name=f"guest {self.pid}")
 
     def freeze(self) -> None:
         if not self._over:
             signal_group(self.pid, signal.SIGSTOP)
-            if not self._halt():
+            if not self._halt(FREEZE_LIMIT_S):
                 raise FreezeFailed(pid=self.pid, waited_s=FREEZE_LIMIT_S)
 
     def thaw(self) -> None:
         if not self._over:
-            members = self._tree.members()
-            signal_all(members, signal.SIGCONT)
+            signal_all(self._tree.walk().members, signal.SIGCONT)
 
     def notify_vacate(self) -> None:
         if not self._over:
@@ -130,32 +160,38 @@ class PosixGuest:
             return GuestUsage(cpu_s=0.0, rss_bytes=0, processes=0)
         return self._tree.usage()
 
-    def _halt(self) -> bool:
-        """Stop members until a whole walk finds nothing that runs; False when the tree outruns this.
+    def _halt(self, limit_s: float) -> bool:
+        """Stop members until a complete walk finds nothing that runs; False when the tree outruns this.
 
         Signals go to whole groups, because the kernel hands a group's signal also to a child that is
         being forked at that moment; a signal to one process would miss it.
         """
-        deadline = monotonic() + FREEZE_LIMIT_S
-        while running := [member for member in self._tree.members() if not member.halted]:
+        deadline = monotonic() + limit_s
+        while True:
+            walk = self._tree.walk()
+            running = [member for member in walk.members if not member.halted]
+            if walk.complete and not running:
+                return True
             signal_all(running, signal.SIGSTOP)
             if monotonic() > deadline:
                 return False
-        return True
 
     async def _clear(self) -> None:
         """Kill every member and return when none is left. Raises KillFailed."""
         began = monotonic()
         pause_s = _POLL_MIN_S
-        while members := self._tree.members():
-            if not all(member.halted for member in members):
+        while True:
+            walk = self._tree.walk()
+            if walk.complete and not walk.members:
+                return
+            if not all(member.halted for member in walk.members):
                 # What forks is stopped first, so that one round of kills then finds all of it.
-                self._halt()
-                members = self._tree.members()
-            signal_all(members, signal.SIGKILL)
+                self._halt(_HALT_TO_KILL_S)
+                walk = self._tree.walk()
+            signal_all(walk.members, signal.SIGKILL)
             if monotonic() - began > KILL_LIMIT_S:
-                raise KillFailed(pids=tuple(member.pid for member in members), waited_s=KILL_LIMIT_S)
-            await asyncio.sleep(pause_s)
+                raise KillFailed(pids=tuple(member.pid for member in walk.members), waited_s=KILL_LIMIT_S)
+            await asyncio.sleep(pause_s if walk.members else 0)
             pause_s = min(pause_s * 2, _POLL_MAX_S)
 
     async def _until_end(self) -> GuestExit:
@@ -169,7 +205,6 @@ class PosixGuest:
             self._cancel_watch()
 
     def _collect(self) -> GuestExit:
-        self._tree.reap()
         self._over = True
         usage: resource.struct_rusage | None
         try:
@@ -178,10 +213,13 @@ class PosixGuest:
             code, usage = None, None
         else:
             code = os.waitstatus_to_exitcode(status)
-        # Popen would else take it for a child that still runs, and collect whoever has the pid next.
-        self._process.returncode = 0 if code is None else code
+        if self._popen is not None:
+            # It would else take it for a child that still runs, and collect whoever has the pid next.
+            self._popen.returncode = 0 if code is None else code
+        if self.stdin is not None:
+            self.stdin.close()
         self._tree.close()
-        KEEPER.drop(self.record)
+        keeper.KEEPER.drop(self.record)
         return GuestExit(
             exit_code=code if code is not None and code >= 0 else None,
             signal=-code if code is not None and code < 0 else None,
@@ -196,17 +234,42 @@ async def spawn(launch: Launch, system: System) -> PosixGuest:
     Raises SpawnFailed.
     """
     env, brand = system.environment(launch)
-    process = _start(launch, env)
-    tree = system.adopt(process.pid, launch, brand)
-    KEEPER.add(tree.record)
-    guest = PosixGuest(process, tree, system)
+    with system.branding(brand):
+        process = _start(launch, env)
+    started = Started(
+        pid=process.pid, stdin=process.stdin, stdout=process.stdout, stderr=process.stderr, popen=process
+    )
+    return await supervise(started, launch, brand, system)
+
+
+async def supervise(started: Started, launch: Launch, brand: str, system: System) -> PosixGuest:
+    """Make a guest of a process that has just begun in a session of its own. Raises SpawnFailed, and then it is dead."""
     try:
-        if process.stdin is not None:
-            guest.stdin = await _writer(process.stdin)
-        if process.stdout is not None:
-            guest.stdout = await _reader(process.stdout)
-        if process.stderr is not None:
-            guest.stderr = await _reader(process.stderr)
+        tree = system.adopt(started.pid, launch, brand)
+        keeper.KEEPER.add(tree.record)
+        guest = PosixGuest(started, tree, system)
+    except BaseException as error:
+        signal_group(started.pid, signal.SIGKILL)
+        _, status = os.waitpid(started.pid, 0)  # noqa: ASYNC222  # it has just been killed
+        if started.popen is not None:
+            started.popen.returncode = os.waitstatus_to_exitcode(status)
+        for pipe in (started.stdin, started.stdout, started.stderr):
+            if pipe is not None:
+                pipe.close()
+        if isinstance(error, OSError):
+            raise SpawnFailed(
+                f"The started program cannot be supervised: {error.strerror or error}.",
+                hint="See that /proc is mounted and that this user may have more open files and processes (ulimit -n, -u).",
+                field=None,
+            ) from error
+        raise
+    try:
+        if started.stdin is not None:
+            guest.stdin = await _writer(started.stdin)
+        if started.stdout is not None:
+            guest.stdout = await _reader(started.stdout)
+        if started.stderr is not None:
+            guest.stderr = await _reader(started.stderr)
     except BaseException:
         await asyncio.shield(guest.kill())
         raise
@@ -236,7 +299,9 @@ def _start(launch: Launch, env: dict[str, str]) -> "subprocess.Popen[bytes]":
     except (FileNotFoundError, NotADirectoryError) as error:
         if not launch.cwd.is_dir():
             raise SpawnFailed(
-                f"The working directory {launch.cwd} does not exist.", hint="Make it first.", field="workspace"
+                f"The working directory {launch.cwd} does not exist.",
+                hint="Make it first.",
+                field="workspace",
             ) from error
         if "/" in program and (launch.cwd / program).exists():
             raise SpawnFailed(
@@ -273,7 +338,44 @@ async def _writer(pipe: IO[bytes]) -> asyncio.StreamWriter:
     transport, protocol = await loop.connect_write_pipe(
         lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader(loop=loop), loop=loop), pipe
     )
-    return asyncio.StreamWriter(cast("asyncio.WriteTransport", transport), protocol, None, loop)
+    return asyncio.StreamWriter(transport, protocol, None, loop)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftovers:
+    """What still lives of guests whose agent has ended."""
+
+    members: list[Member]
+    shared: set[int]
+    """Groups that hold other processes too. That can be where the agent died in the very moment of a start."""
+
+
+def kill_leftovers(find: Callable[[], Leftovers]) -> int:
+    """Kill until nothing is found; returns how many processes that were. Raises KillFailed."""
+    killed: set[int] = set()
+    deadline = monotonic() + LEFTOVER_LIMIT_S
+    empty_looks = 0
+    # Nobody tells this program of their ends, so a look can miss what moves on; several in a row hardly can.
+    while empty_looks < _LEFTOVER_LOOKS:
+        found = find()
+        if not found.members:
+            empty_looks += 1 if killed else _LEFTOVER_LOOKS
+            continue
+        empty_looks = 0
+        killed.update(member.pid for member in found.members)
+        if monotonic() > deadline:
+            raise KillFailed(pids=tuple(member.pid for member in found.members), waited_s=LEFTOVER_LIMIT_S)
+        # What forks is stopped first, so that one round of kills then finds all of it.
+        running = [member for member in found.members if not member.halted]
+        number = signal.SIGSTOP if running else signal.SIGKILL
+        chosen = running or found.members
+        signal_all((member for member in chosen if member.group not in found.shared), number)
+        for member in chosen:
+            if member.group in found.shared:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(member.pid, number)
+        sleep(_LEFTOVER_POLL_S)
+    return len(killed)
 
 
 def signal_all(members: Iterable[Member], number: signal.Signals) -> None:

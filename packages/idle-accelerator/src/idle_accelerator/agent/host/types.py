@@ -40,7 +40,8 @@ class GuestExit:
     """User and system time of the main process, of every descendant that was waited for, and of
     leftovers that this agent reaped. None where the system does not tell."""
     max_rss_bytes: int | None
-    """Peak resident memory of the largest single process of the tree."""
+    """Peak resident memory of the largest single process of the tree. On Linux never less than the agent's own for
+    what it started itself, since the moment before the program was loaded counts too; on Windows memory committed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,4 +151,17 @@ class Guest(Protocol):
 
     def usage(self) -> GuestUsage:
         """CPU and memory of the live tree; zeros after its end."""
+        ...
+
+
+class Forker(Protocol):
+    """A quicker way to start guests that all run the same Python program."""
+
+    async def spawn(self, launch: Launch) -> Guest:
+        """As a plain start, which it falls back to for any other launch than ``(sys.executable, "-I", FILE)``.
+        Raises SpawnFailed."""
+        ...
+
+    async def close(self) -> None:
+        """End its helper processes. Guests live on."""
         ...

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from idle_accelerator.agent import host
 from idle_accelerator.agent.sandbox.process import ProcessSandbox
 from idle_accelerator.agent.sandbox.types import (
+    FreezeFailed,
     Guest,
     GuestExit,
     GuestRecord,
@@ -20,6 +21,7 @@ from idle_accelerator.agent.sandbox.types import (
 )
 
 __all__ = [
+    "FreezeFailed",
     "Guest",
     "GuestExit",
     "GuestRecord",
@@ -42,6 +44,6 @@ def kill_leftovers(records: Iterable[GuestRecord]) -> int:
     """Kill what still runs of the recorded guests of an agent that crashed, and return how many processes that were.
 
     A process that merely got a recorded pid later is left alone. Blocks for some milliseconds, longer
-    only while killed processes take their time to go.
+    only while killed processes take their time to go. Raises KillFailed when some have not gone after 10 s.
     """
     return host.kill_leftovers(records)

@@ -1,7 +1,5 @@
 """Tier ``process``: a plain subprocess, no isolation."""
 
-from typing import Final
-
 from idle_accelerator.agent import host
 from idle_accelerator.agent.sandbox.types import Guest, GuestSpec, Verified
 
@@ -9,19 +7,35 @@ from idle_accelerator.agent.sandbox.types import Guest, GuestSpec, Verified
 class ProcessSandbox:
     """Guests as plain subprocesses of the agent, in a session of their own and at the lowest priority."""
 
-    tier: Final = "process"
+    tier: str = "process"
     verified: Verified = host.VERIFIED
+
+    def __init__(self) -> None:
+        self._forker = host.open_forker()
 
     async def start(self, spec: GuestSpec) -> Guest:
         """Start a guest; it runs on return. Raises SpawnFailed, and then nothing of it runs."""
-        return await host.spawn(
-            host.Launch(
-                argv=spec.argv,
-                cwd=spec.workspace,
-                env=spec.env,
-                stdin=spec.stdin,
-                stdout=spec.stdout,
-                stderr=spec.stderr,
-                nice=spec.nice,
-            )
-        )
+        return await host.spawn(_launch(spec))
+
+    async def start_forked(self, spec: GuestSpec) -> Guest:
+        """See ``Sandbox.start_forked``."""
+        if self._forker is None:
+            return await self.start(spec)
+        return await self._forker.spawn(_launch(spec))
+
+    async def close(self) -> None:
+        """See ``Sandbox.close``."""
+        if self._forker is not None:
+            await self._forker.close()
+
+
+def _launch(spec: GuestSpec) -> host.Launch:
+    return host.Launch(
+        argv=spec.argv,
+        cwd=spec.workspace,
+        env=spec.env,
+        stdin=spec.stdin,
+        stdout=spec.stdout,
+        stderr=spec.stderr,
+        nice=spec.nice,
+    )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from idle_accelerator.agent.host.types import (
+    FreezeFailed,
     Guest,
     GuestExit,
     GuestRecord,
@@ -18,6 +19,7 @@ from idle_accelerator.agent.host.types import (
 )
 
 __all__ = [
+    "FreezeFailed",
     "Guest",
     "GuestExit",
     "GuestRecord",
@@ -65,4 +67,18 @@ class Sandbox(Protocol):
 
     async def start(self, spec: GuestSpec) -> Guest:
         """Start a guest; it runs on return. Raises SpawnFailed, and then nothing of it runs."""
+        ...
+
+    async def start_forked(self, spec: GuestSpec) -> Guest:
+        """As ``start``, for ``argv == (sys.executable, "-I", FILE)``: FILE is a Python program whose top level only
+        imports, and which defines ``main()``.
+
+        Where the system allows, a pristine template process that has loaded FILE and never runs anything foreign
+        forks the guest, which takes 1–3 ms instead of 40. Elsewhere, and when the template fails, it is ``start``.
+        The promises are the same.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End the helpers that ``start_forked`` keeps. Guests are not touched; either start may be used again."""
         ...

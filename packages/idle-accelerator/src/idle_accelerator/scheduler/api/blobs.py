@@ -4,10 +4,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import FileResponse
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope, Send
 
-from idle_accelerator.errors import InvalidInput, NotFound
+from idle_accelerator.errors import IdleError, InvalidInput, NotFound
 from idle_accelerator.scheduler.api.access import State, UserOrNode
-from idle_accelerator.scheduler.api.bodies import errors
+from idle_accelerator.scheduler.api.bodies import announced_bytes, error_answer, errors
 from idle_accelerator.scheduler.state import SchedulerState
 
 router = APIRouter(prefix="/v1/blobs", tags=["blobs"], dependencies=[UserOrNode])
@@ -36,10 +38,10 @@ async def put_blob(digest: Digest, request: Request, state: State) -> Response:
         async for _ in request.stream():
             pass
         return Response(status_code=200)
-    announced = request.headers.get("content-length", "")
-    if not announced.isdigit():
+    size_bytes = announced_bytes(request)
+    if size_bytes is None:
         raise InvalidInput("missing.", field="Content-Length", hint="Send the size of the blob in bytes.")
-    new = await state.blobs.put(digest, int(announced), request.stream())
+    new = await state.blobs.put(digest, size_bytes, request.stream())
     return Response(status_code=201 if new else 200)
 
 
@@ -59,12 +61,40 @@ async def head_blob(digest: Digest, state: State) -> FileResponse:
     return _file(digest, state)
 
 
+class _BlobResponse(FileResponse):
+    """A file whose refusals of a Range are in the one error shape too."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused: list[Message] = []
+
+        async def pass_on(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                refused.append(message)
+            elif not refused:
+                await send(message)
+
+        await super().__call__(scope, receive, pass_on)
+        if refused:
+            answered = error_answer(_BadRange(refused[0]["status"]))
+            content_range = Headers(raw=refused[0]["headers"]).get("content-range")
+            if content_range is not None:
+                answered.headers["Content-Range"] = content_range
+            await answered(scope, receive, send)
+
+
+class _BadRange(IdleError):
+    def __init__(self, status: int) -> None:
+        message = "the range lies outside the blob." if status == 416 else "the range cannot be read."
+        super().__init__(message, field="Range", hint="Write it as bytes=FIRST-LAST.", code=f"http_{status}")
+        self.http_status = status  # pyright: ignore[reportAttributeAccessIssue]  # per answer, not per class
+
+
 def _file(digest: str, state: SchedulerState) -> FileResponse:
     if not state.blobs.has(digest):
         raise NotFound(
             f"there is no blob {digest}.", field="digest", hint="Upload it with PUT to the same address."
         )
     # The name is the content's digest, so it is its own strong validator.
-    return FileResponse(
+    return _BlobResponse(
         state.blobs.path(digest), media_type="application/octet-stream", headers={"ETag": f'"{digest}"'}
     )

@@ -4,13 +4,13 @@ Bodies are validated from JSON itself, not from already-decoded Python values: o
 bytes. FastAPI learns their schemas from ``body_of`` and ``answers``.
 """
 
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
 from pydantic import ValidationError
 
-from idle_accelerator.errors import IdleError, InvalidInput, TooLarge
+from idle_accelerator.errors import IdleError, TooLarge
+from idle_accelerator.scheduler.api.mistakes import describe
 from idle_accelerator.wire.model import ErrorBody, WireModel
 from idle_accelerator.wire.units import format_size
 
@@ -18,6 +18,9 @@ M = TypeVar("M", bound=WireModel)
 JOB_BODY_LIMIT_BYTES = 4 * 1024 * 1024
 EXCHANGE_BODY_LIMIT_BYTES = 64 * 1024 * 1024
 SMALL_BODY_LIMIT_BYTES = 64 * 1024
+_READ_THOUGH_REFUSED_BYTES = 128 * 1024 * 1024
+"""A body that is too large is still read up to here, and thrown away: many clients look for an answer only after they have
+sent everything, and would see a broken connection instead."""
 
 
 async def read_body(request: Request, model: type[M], *, limit_bytes: int) -> M:
@@ -30,45 +33,33 @@ async def read_body(request: Request, model: type[M], *, limit_bytes: int) -> M:
 
 
 async def _read_limited(request: Request, limit_bytes: int) -> bytes:
-    announced = request.headers.get("content-length", "")
     too_large = TooLarge(
         f"the body is larger than {format_size(limit_bytes)}.",
         field="body",
         hint="Large data goes by blob: as input files, or from the SDK, which does so by itself.",
     )
-    if announced.isdigit() and int(announced) > limit_bytes:
+    refused = announced_bytes(request) or 0
+    if refused > _READ_THOUGH_REFUSED_BYTES:
         raise too_large
     parts: list[bytes] = []
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
-        if size > limit_bytes:
+        if size > _READ_THOUGH_REFUSED_BYTES:
             raise too_large
-        parts.append(chunk)
+        if max(size, refused) <= limit_bytes:
+            parts.append(chunk)
+        else:
+            parts.clear()
+    if size > limit_bytes:
+        raise too_large
     return b"".join(parts)
 
 
-def describe(error: ValidationError, model: type[WireModel]) -> InvalidInput:
-    """The first mistake as a sentence with its field; further ones are counted."""
-    problems = error.errors(include_url=False, include_input=False, include_context=False)
-    first = problems[0]
-    field = ".".join(str(part) for part in first["loc"]) or "body"
-    kind = first["type"]
-    hint: str | None = None
-    if kind == "extra_forbidden":
-        message = "unknown field."
-        near = get_close_matches(str(first["loc"][-1]), list(model.model_fields), n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else "Leave it out; the fields are listed at /docs."
-    elif kind == "missing":
-        message = "missing."
-        hint = "The fields are listed at /docs."
-    elif kind == "json_invalid":
-        message = f"not valid JSON: {first['msg'].removeprefix('Invalid JSON: ')}."
-    else:
-        message = f"{first['msg'].removeprefix('Value error, ')}."
-    if len(problems) > 1:
-        message = f"{message} ({len(problems) - 1} more problem(s) in this body.)"
-    return InvalidInput(message, field=field, hint=hint)
+def announced_bytes(request: Request) -> int | None:
+    """The request's Content-Length; None when there is none that can be read."""
+    announced = request.headers.get("content-length", "")
+    return int(announced) if announced.isascii() and announced.isdecimal() and len(announced) < 19 else None
 
 
 def answer(model: WireModel, status: int = 200) -> Response:

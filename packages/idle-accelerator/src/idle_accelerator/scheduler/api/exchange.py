@@ -5,7 +5,8 @@ import asyncio
 from fastapi import APIRouter, Request, Response
 from sqlalchemy import Connection
 
-from idle_accelerator.core.resources import demand, minus
+from idle_accelerator.core.resources import demand as demand_of
+from idle_accelerator.core.resources import minus
 from idle_accelerator.core.snapshot import NodeDemand
 from idle_accelerator.scheduler.api.access import NodeOfPath, State
 from idle_accelerator.scheduler.api.bodies import (
@@ -18,14 +19,15 @@ from idle_accelerator.scheduler.api.bodies import (
 from idle_accelerator.scheduler.state import HOLDING_POLL_S, RESTING_POLL_S, SchedulerState
 from idle_accelerator.scheduler.store.leases import LEASE_TTL_S, Exchanged, Granted, apply_exchange
 from idle_accelerator.scheduler.store.logs import add_logs
-from idle_accelerator.scheduler.store.nodes import find_node
-from idle_accelerator.scheduler.store.waiting import requirements_of
+from idle_accelerator.scheduler.store.rows import load_facts
+from idle_accelerator.scheduler.store.waiting import load_requirements
 from idle_accelerator.wire.exchange import ExchangeAnswer, ExchangeRequest, Grant
 from idle_accelerator.wire.jobs import JobSpec
-from idle_accelerator.wire.nodes import NodeFacts
 from idle_accelerator.wire.resources import Resources
 
 router = APIRouter(prefix="/v1/nodes", tags=["nodes"])
+_DRAINING = {"lending": "draining"}
+"""A draining node waits like any other, for orders and for the end of its drain, and is given nothing."""
 
 
 @router.post(
@@ -39,12 +41,12 @@ async def exchange(request: Request, state: State, node: NodeOfPath) -> Response
     said = await read_body(request, ExchangeRequest, limit_bytes=EXCHANGE_BODY_LIMIT_BYTES)
     now = state.clock.now()
 
-    def change(connection: Connection) -> tuple[Exchanged, set[str], str]:
+    def change(connection: Connection) -> tuple[Exchanged, set[str]]:
         outcome = apply_exchange(connection, node, said, now=now)
-        logged = add_logs(connection, node, said.logs)
-        return outcome, logged, find_node(connection, node).facts
+        return outcome, add_logs(connection, node, said.logs)
 
-    outcome, logged, facts_json = await state.store.write(change)
+    outcome, logged = await state.store.write(change)
+    # From here to the matchmaker's door nothing is awaited: whoever has changed something since finds the node waiting.
     for job_id in outcome.jobs_moved | logged:
         state.signals.call(job_id)
     if outcome.jobs_moved:
@@ -52,9 +54,7 @@ async def exchange(request: Request, state: State, node: NodeOfPath) -> Response
     if not outcome.fresh:
         return answer(_answer(said, outcome, [], superseded=True))
     state.matchmaker.release(node)
-    granted = list(outcome.granted_again)
-    if not outcome.draining:
-        granted += await _ask(request, state, node, said, outcome, facts_json)
+    granted = [*outcome.granted_again, *await _ask(request, state, node, said, outcome)]
     return answer(_answer(said, outcome, granted, superseded=False))
 
 
@@ -64,7 +64,6 @@ async def _ask(
     node_id: str,
     said: ExchangeRequest,
     outcome: Exchanged,
-    facts_json: str,
 ) -> list[Granted]:
     free = said.offer.free
     for line in outcome.granted_again:
@@ -72,18 +71,24 @@ async def _ask(
     has_news = bool(said.reports or said.logs or outcome.granted_again or outcome.orders)
     wanted = NodeDemand(
         node_id=node_id,
-        facts=NodeFacts.model_validate_json(facts_json),
-        offer=said.offer.model_copy(update={"free": free}),
+        facts=load_facts(outcome.facts_json),
+        offer=said.offer.model_copy(
+            update={"free": free, **_DRAINING} if outcome.draining else {"free": free}
+        ),
+        heard=(said.incarnation, said.seq),
     )
-    asking = asyncio.ensure_future(state.matchmaker.ask(wanted, wait_s=0.0 if has_news else said.wait_s))
+    demand = state.matchmaker.enter(wanted, wait_s=0.0 if has_news else said.wait_s)
     leaving = asyncio.ensure_future(_gone(request))
     try:
-        await asyncio.wait({asking, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not asking.done():
-            state.matchmaker.release(node_id)
-        return await asking
+        await asyncio.wait(
+            {demand.answer, leaving},
+            timeout=said.wait_s if demand.held else None,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
     finally:
         leaving.cancel()
+        granted = state.matchmaker.leave(demand)
+    return granted
 
 
 async def _gone(request: Request) -> None:
@@ -93,7 +98,7 @@ async def _gone(request: Request) -> None:
 
 
 def _less(free: Resources, line: Granted) -> Resources:
-    return minus(free, demand(requirements_of(line.spec_json)), len(line.attempts))
+    return minus(free, demand_of(load_requirements(line.requirements_json)), len(line.attempts))
 
 
 def _answer(

@@ -15,7 +15,8 @@ from idle_accelerator.scheduler.api.standing import standings
 from idle_accelerator.scheduler.state import SchedulerState
 from idle_accelerator.scheduler.store import jobs as stored
 from idle_accelerator.scheduler.store.rows import counts, job_view, task_result
-from idle_accelerator.scheduler.store.waiting import requirements_of
+from idle_accelerator.scheduler.store.waiting import load_requirements
+from idle_accelerator.wire import packing
 from idle_accelerator.wire.ids import from_random
 from idle_accelerator.wire.jobs import JobAccepted, JobDetail, JobPage, JobSpec, JobView, ResultPage
 from idle_accelerator.wire.reasons import ReasonView, view
@@ -39,12 +40,14 @@ async def submit(
     request: Request,
     state: State,
     idempotency_key: Annotated[
-        str | None, Header(max_length=64, description="A repeated submit with it gives the same job.")
+        str | None,
+        Header(min_length=1, max_length=64, description="A repeated submit with it gives the same job."),
     ] = None,
 ) -> Response:
     """Accept a job. When this answers, the job is on disk."""
     spec = await read_body(request, JobSpec, limit_bytes=JOB_BODY_LIMIT_BYTES)
     check_blobs(state, spec)
+    check_arguments(state, spec)
     job_id = from_random("j", secrets.token_bytes(10))
     now = state.clock.now()
     accepted = await state.store.write(
@@ -74,11 +77,36 @@ def check_blobs(state: SchedulerState, spec: JobSpec) -> None:
             )
 
 
+def check_arguments(state: SchedulerState, spec: JobSpec) -> None:
+    """A function job brings the arguments of each of its tasks, else they would fail one by one on their nodes."""
+    if spec.workload.kind != "function":
+        return
+    payload = spec.workload.arguments
+    try:
+        if payload.inline is not None:
+            found = packing.count(payload.inline)
+        else:
+            with state.blobs.path(str(payload.blob)).open("rb") as file:
+                found = packing.count_of_head(file.read(packing.HEAD_BYTES))
+    except InvalidInput as error:
+        raise InvalidInput(
+            error.message,
+            field="workload.arguments",
+            hint="Submit functions through the SDK, which packs them.",
+        ) from None
+    if found != spec.tasks:
+        raise InvalidInput(
+            f"there are arguments for {found} task(s), but 'tasks' is {spec.tasks}.",
+            field="workload.arguments",
+            hint="Pack one (args, kwargs) for each task.",
+        )
+
+
 @router.get("", response_model=JobPage, responses=errors(422, 503))
 async def list_jobs(
     state: State,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
-    cursor: Annotated[str | None, Query(max_length=20)] = None,
+    cursor: Annotated[str | None, Query(max_length=18)] = None,
     job_state: Annotated[JobState | None, Query(alias="state")] = None,
 ) -> Response:
     """Jobs, newest first."""
@@ -116,7 +144,7 @@ def _waiting(connection: Connection, state: SchedulerState, row: Any) -> tuple[R
     if not row.queued:
         return ()
     nodes = standings(connection, state)
-    return tuple(view(item) for item in why_waiting(row.job_id, requirements_of(row.spec), nodes))
+    return tuple(view(item) for item in why_waiting(row.job_id, load_requirements(row.requirements), nodes))
 
 
 @router.post("/{job}/cancel", response_model=JobView, responses=errors(404, 409, 422, 503, 507))

@@ -7,9 +7,9 @@ from sqlalchemy import Connection
 from idle_accelerator.core.explain import NodeStanding
 from idle_accelerator.scheduler.state import QUIET_AFTER_S, SchedulerState
 from idle_accelerator.scheduler.store.nodes import list_nodes
-from idle_accelerator.scheduler.store.rows import certain_moment, moment
-from idle_accelerator.wire.nodes import NodeFacts, NodeView, Offer
-from idle_accelerator.wire.reasons import reason, view
+from idle_accelerator.scheduler.store.rows import certain_moment, load_facts, moment
+from idle_accelerator.wire.nodes import NodeView, Offer
+from idle_accelerator.wire.reasons import aged, reason, view
 
 
 def standings(connection: Connection, state: SchedulerState) -> tuple[NodeStanding, ...]:
@@ -17,22 +17,17 @@ def standings(connection: Connection, state: SchedulerState) -> tuple[NodeStandi
 
 
 def standing(row: Any, state: SchedulerState) -> NodeStanding:
-    return NodeStanding(
-        node_id=row.node_id, facts=NodeFacts.model_validate_json(row.facts), offer=_offer_now(row, state)
-    )
+    return NodeStanding(node_id=row.node_id, facts=load_facts(row.facts), offer=_offer_now(row, state))
 
 
 def node_view(row: Any, state: SchedulerState) -> NodeView:
     now = standing(row, state)
-    older_by_s = max(0.0, state.clock.now() - row.offered_at)
-    if now.offer.lending == "offline":
-        older_by_s = 0.0
     return NodeView(
         node_id=row.node_id,
         facts=now.facts,
         lending=now.offer.lending,
         free=now.offer.free,
-        reasons=tuple(view(item, older_by_s=older_by_s) for item in now.offer.reasons),
+        reasons=tuple(view(item) for item in now.offer.reasons),
         running=row.running,
         enrolled_at=certain_moment(row.enrolled_at),
         last_seen_at=moment(row.last_seen_at),
@@ -45,11 +40,11 @@ def _offer_now(row: Any, state: SchedulerState) -> Offer:
         return Offer(lending="offline", reasons=(reason("node.never_seen"),))
     silent_s = state.clock.now() - row.last_seen_at
     offer = Offer.model_validate_json(row.offer)
+    if offer.lending == "offline" and offer.reasons:
+        return offer  # it has said goodbye, and why
     if offer.lending == "offline" or (silent_s > QUIET_AFTER_S and not state.matchmaker.holds(row.node_id)):
         return Offer(lending="offline", reasons=(reason("node.offline", age_s=round(max(0.0, silent_s), 1)),))
     if row.draining:
         return offer.model_copy(update={"lending": "draining", "reasons": (reason("node.draining"),)})
-    aged = tuple(
-        view(item, older_by_s=max(0.0, state.clock.now() - row.offered_at)) for item in offer.reasons
-    )
-    return offer.model_copy(update={"reasons": aged})
+    by_s = max(0.0, state.clock.now() - row.offered_at)
+    return offer.model_copy(update={"reasons": tuple(aged(item, by_s) for item in offer.reasons)})

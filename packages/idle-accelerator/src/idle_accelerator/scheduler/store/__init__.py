@@ -5,7 +5,6 @@ read-only connections. Nothing is decided in SQL, and nothing stays locked while
 """
 
 import asyncio
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import IO, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
+from idle_accelerator import locks
 from idle_accelerator.errors import Conflict
 from idle_accelerator.scheduler.store.engines import READERS, reader_engine, writer_engine
 from idle_accelerator.scheduler.store.migrations import migrate
@@ -40,7 +40,11 @@ class Store:
             with engine.begin() as connection:
                 migrate(connection)
         except OperationalError as error:
+            self._lock.close()
             raise translate(error) from error
+        except BaseException:
+            self._lock.close()
+            raise
         self._path.chmod(0o600)
         self._writer = Writer(engine)
         self._writer.start(asyncio.get_running_loop())
@@ -72,21 +76,11 @@ class Store:
 
 
 def _take_lock(path: Path) -> IO[str]:
-    handle = path.open("a+")
-    try:
-        if sys.platform == "win32":
-            import msvcrt  # noqa: PLC0415
-
-            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl  # noqa: PLC0415
-
-            fcntl.flock(handle.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        handle.close()
+    handle = locks.take(path)
+    if handle is None:
         raise Conflict(
             f"another scheduler has the data directory {path.parent} open.",
             field="--data-dir",
             hint="Stop that one, or give this one a directory of its own.",
-        ) from error
+        )
     return handle

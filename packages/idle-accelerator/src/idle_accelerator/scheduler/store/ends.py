@@ -1,7 +1,7 @@
 """How attempts end, and what that does to their tasks and jobs: always in one transaction."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +78,13 @@ _SUCCEED_TASK = (
         reason=None,
     )
 )
+_COUNTERS = (jobs.c.queued, jobs.c.active, jobs.c.succeeded, jobs.c.failed, jobs.c.cancelled)
+_JOB = select(jobs.c.job_id, jobs.c.retries, jobs.c.cancel_wanted, *_COUNTERS).where(
+    jobs.c.job_seq == bindparam("wanted")
+)
+_SPENT = select(tasks.c.failures, tasks.c.losses).where(
+    tasks.c.job_seq == bindparam("b_job_seq"), tasks.c.task_index == bindparam("b_task_index")
+)
 _COUNTER = {TaskState.SUCCEEDED: "succeeded", TaskState.FAILED: "failed", TaskState.CANCELLED: "cancelled"}
 
 
@@ -93,7 +100,7 @@ def end_attempts(connection: Connection, ends: Sequence[End], *, now: float) -> 
 
 
 def _end_for_job(connection: Connection, job_seq: int, ends: Iterable[End], *, now: float) -> str:
-    job = connection.execute(select(jobs).where(jobs.c.job_seq == job_seq)).one()
+    job = connection.execute(_JOB, {"wanted": job_seq}).one()
     finished = job.succeeded + job.failed + job.cancelled
     change: defaultdict[str, int] = defaultdict(int)
     succeeded: list[dict[str, Any]] = []
@@ -108,11 +115,7 @@ def _end_for_job(connection: Connection, job_seq: int, ends: Iterable[End], *, n
             duration_sum_s += end.usage.wall_s if end.usage else 0.0
             succeeded.append({**key, "b_finish_seq": finished, "b_finished_at": now})
             continue
-        spent = connection.execute(
-            select(tasks.c.failures, tasks.c.losses).where(
-                tasks.c.job_seq == job_seq, tasks.c.task_index == end.task_index
-            )
-        ).one()
+        spent = connection.execute(_SPENT, key).one()
         move = after_attempt(
             end.state,
             end.reason,
@@ -141,14 +144,15 @@ def _end_for_job(connection: Connection, job_seq: int, ends: Iterable[End], *, n
     columns: dict[str, Any] = {name: jobs.c[name] + by for name, by in change.items()}
     columns["duration_sum_s"] = jobs.c.duration_sum_s + duration_sum_s
     columns["duration_count"] = jobs.c.duration_count + len(succeeded)
-    connection.execute(update(jobs).where(jobs.c.job_seq == job_seq).values(columns))
-    refresh_job(connection, job_seq, now=now)
+    change_job(connection, job_seq, columns, now=now)
     return str(job.job_id)
 
 
-def refresh_job(connection: Connection, job_seq: int, *, now: float) -> None:
-    """Writes the job's state as it follows from its counters."""
-    row = connection.execute(select(jobs).where(jobs.c.job_seq == job_seq)).one()
+def change_job(connection: Connection, job_seq: int, columns: Mapping[str, Any], *, now: float) -> None:
+    """Writes these columns of the job, and its state as it follows from its counters then."""
+    row = connection.execute(
+        update(jobs).where(jobs.c.job_seq == job_seq).values(columns).returning(*_COUNTERS, jobs.c.state)
+    ).one()
     state = job_state(
         queued=row.queued,
         active=row.active,

@@ -6,9 +6,10 @@ from sqlalchemy import Connection, Row, and_, bindparam, func, insert, literal, 
 from sqlalchemy.sql.expression import Select
 
 from idle_accelerator.errors import Conflict, InvalidInput, NotFound
-from idle_accelerator.scheduler.store.ends import End, end_attempts, refresh_job
+from idle_accelerator.scheduler.store.ends import End, change_job, end_attempts
 from idle_accelerator.scheduler.store.rows import dump_reason, summary
-from idle_accelerator.scheduler.store.schema import attempts, jobs, nodes, tasks
+from idle_accelerator.scheduler.store.schema import TASK_QUEUED, attempts, jobs, nodes, tasks
+from idle_accelerator.scheduler.store.waiting import requirements_of
 from idle_accelerator.wire.jobs import JobSpec
 from idle_accelerator.wire.reasons import reason
 from idle_accelerator.wire.states import AttemptState, JobState, TaskState
@@ -39,6 +40,7 @@ def add_job(
         "kind": spec.workload.kind,
         "summary": summary(spec),
         "spec": spec.model_dump_json(),
+        "requirements": requirements_of(spec).model_dump_json(),
         "priority": spec.priority,
         "retries": spec.retries,
         "state": JobState.QUEUED.value,
@@ -171,7 +173,7 @@ def cancel_job(connection: Connection, job_seq: int, *, now: float) -> set[str]:
     rank = func.row_number().over(order_by=tasks.c.task_index)
     waiting = (
         select(tasks.c.task_index, rank.label("rank"))
-        .where(tasks.c.job_seq == job_seq, tasks.c.state == TaskState.QUEUED.value)
+        .where(tasks.c.job_seq == job_seq, TASK_QUEUED)
         .subquery()
     )
     ended = connection.execute(
@@ -184,12 +186,8 @@ def cancel_job(connection: Connection, job_seq: int, *, now: float) -> set[str]:
             reason=dump_reason(reason("task.cancelled")),
         )
     ).rowcount
-    connection.execute(
-        update(jobs)
-        .where(jobs.c.job_seq == job_seq)
-        .values(queued=jobs.c.queued - ended, cancelled=jobs.c.cancelled + ended)
-    )
-    refresh_job(connection, job_seq, now=now)
+    moved = {"queued": jobs.c.queued - ended, "cancelled": jobs.c.cancelled + ended}
+    change_job(connection, job_seq, moved, now=now)
     held = connection.execute(
         select(attempts.c.task_index, attempts.c.epoch, attempts.c.state, attempts.c.node_id).where(
             attempts.c.job_seq == job_seq, attempts.c.live

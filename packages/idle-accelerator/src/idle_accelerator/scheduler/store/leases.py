@@ -8,9 +8,10 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 
 from idle_accelerator.core.attempt import accepts_report
 from idle_accelerator.core.snapshot import Plan
+from idle_accelerator.errors import NotFound
 from idle_accelerator.scheduler.store.ends import End, end_attempts
 from idle_accelerator.scheduler.store.rows import job_state
-from idle_accelerator.scheduler.store.schema import attempts, jobs, nodes, tasks
+from idle_accelerator.scheduler.store.schema import TASK_QUEUED, attempts, jobs, nodes, tasks
 from idle_accelerator.wire.exchange import AttemptReport, ExchangeRequest, Order
 from idle_accelerator.wire.ids import AttemptRef
 from idle_accelerator.wire.reasons import reason
@@ -29,6 +30,7 @@ class Granted:
     node_id: str
     job_id: str
     spec_json: str
+    requirements_json: str
     attempts: tuple[tuple[int, int], ...]
 
 
@@ -41,6 +43,8 @@ class Exchanged:
     jobs_moved: set[str] = field(default_factory=set[str])
     draining: bool = False
     fresh: bool = True
+    facts_json: str = ""
+    """The node's facts as they stand after this exchange."""
 
 
 _LIVE_OF_NODE = (
@@ -62,6 +66,20 @@ _BY_KEY = (
     attempts.c.epoch == bindparam("b_epoch"),
     attempts.c.live,
 )
+_JOB = select(
+    jobs.c.job_seq,
+    jobs.c.spec,
+    jobs.c.requirements,
+    jobs.c.cancel_wanted,
+    jobs.c.queued,
+    jobs.c.active,
+    jobs.c.succeeded,
+    jobs.c.failed,
+    jobs.c.cancelled,
+).where(jobs.c.job_id == bindparam("wanted"))
+_NODE = select(
+    nodes.c.name, nodes.c.facts, nodes.c.incarnation, nodes.c.past_incarnation, nodes.c.seq, nodes.c.draining
+).where(nodes.c.node_id == bindparam("wanted"))
 _SET_STATE = update(attempts).where(*_BY_KEY).values(state=bindparam("b_state"))
 _RENEW = update(attempts).where(*_BY_KEY).values(lease_expires_at=bindparam("b_expires"))
 
@@ -70,11 +88,11 @@ def commit_plan(connection: Connection, plan: Plan, *, now: float) -> list[Grant
     """Turns the lines of a plan into leases, as far as the rows still allow: a line may give fewer tasks, or none."""
     granted: list[Granted] = []
     for line in plan.grants:
-        job = connection.execute(select(jobs).where(jobs.c.job_id == line.job_id)).one_or_none()
-        node = connection.execute(
-            select(nodes.c.draining).where(nodes.c.node_id == line.node_id)
-        ).one_or_none()
+        job = connection.execute(_JOB, {"wanted": line.job_id}).one_or_none()
+        node = connection.execute(_NODE, {"wanted": line.node_id}).one_or_none()
         if job is None or job.cancel_wanted or node is None or node.draining:
+            continue
+        if (node.incarnation, node.seq) != line.heard:
             continue
         taken = connection.execute(
             update(tasks)
@@ -82,7 +100,7 @@ def commit_plan(connection: Connection, plan: Plan, *, now: float) -> list[Grant
                 tasks.c.job_seq == job.job_seq,
                 tasks.c.task_index.in_(
                     select(tasks.c.task_index)
-                    .where(tasks.c.job_seq == job.job_seq, tasks.c.state == TaskState.QUEUED.value)
+                    .where(tasks.c.job_seq == job.job_seq, TASK_QUEUED)
                     .order_by(tasks.c.task_index)
                     .limit(line.count)
                 ),
@@ -125,6 +143,7 @@ def commit_plan(connection: Connection, plan: Plan, *, now: float) -> list[Grant
                 node_id=line.node_id,
                 job_id=line.job_id,
                 spec_json=job.spec,
+                requirements_json=job.requirements,
                 attempts=tuple(sorted((row.task_index, row.epoch) for row in taken)),
             )
         )
@@ -137,14 +156,15 @@ def apply_exchange(
     """Everything that a request says, in one transaction.
 
     Reports are applied whatever the request's age: they are fenced by epoch and only ever move an attempt on. What the
-    agent holds is believed only from its newest request, since an older one may have been overtaken on its way.
+    agent holds is believed only from its newest request, since an older one, or one of the process that the agent was
+    before, may have been overtaken on its way. Raises NotFound when the node was removed meanwhile.
     """
-    outcome = Exchanged()
-    node = connection.execute(
-        select(nodes.c.incarnation, nodes.c.seq, nodes.c.draining).where(nodes.c.node_id == node_id)
-    ).one()
-    outcome.draining = node.draining
-    outcome.fresh = node.incarnation != request.incarnation or request.seq > node.seq
+    node = connection.execute(_NODE, {"wanted": node_id}).one_or_none()
+    if node is None:
+        raise NotFound("this node was removed.", field="node", hint="Enrol again: POST /v1/nodes.")
+    outcome = Exchanged(draining=node.draining, facts_json=node.facts)
+    same = node.incarnation == request.incarnation
+    outcome.fresh = request.seq > node.seq if same else request.incarnation != node.past_incarnation
     live: dict[AttemptRef, Any] = {
         AttemptRef(row.job_id, row.task_index, row.epoch): row
         for row in connection.execute(_LIVE_OF_NODE, {"wanted": node_id})
@@ -160,8 +180,12 @@ def apply_exchange(
             "offer": request.offer.model_dump_json(),
             "offered_at": now,
         }
+        if not same:
+            values["past_incarnation"] = node.incarnation
         if request.facts is not None:
-            values["facts"] = request.facts.model_dump_json()
+            # Its name is the one it was enrolled with: a machine may not call itself what another is trusted as.
+            outcome.facts_json = request.facts.model_copy(update={"name": node.name}).model_dump_json()
+            values["facts"] = outcome.facts_json
         connection.execute(update(nodes).where(nodes.c.node_id == node_id).values(values))
     return outcome
 
@@ -250,9 +274,15 @@ def _reconcile(
         connection.execute(_RENEW, renew)
     outcome.jobs_moved |= end_attempts(connection, forgotten, now=now)
     for job_id, pairs in again.items():
-        spec = connection.execute(select(jobs.c.spec).where(jobs.c.job_id == job_id)).scalar_one()
+        job = connection.execute(_JOB, {"wanted": job_id}).one()
         outcome.granted_again.append(
-            Granted(node_id=node_id, job_id=job_id, spec_json=spec, attempts=tuple(sorted(pairs)))
+            Granted(
+                node_id=node_id,
+                job_id=job_id,
+                spec_json=job.spec,
+                requirements_json=job.requirements,
+                attempts=tuple(sorted(pairs)),
+            )
         )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, tuple_
+from sqlalchemy import Connection, delete, func, insert, select, tuple_, update
 
 from idle_accelerator.scheduler.store.schema import attempts, jobs, log_chunks
 from idle_accelerator.wire.exchange import LogChunk
@@ -38,13 +38,23 @@ def add_logs(connection: Connection, node_id: str, chunks: Sequence[LogChunk]) -
             "stream": chunk.stream,
         }
         of_stream = tuple(log_chunks.c[name] == value for name, value in key.items())
-        there = connection.execute(
-            select(log_chunks.c.start).where(*of_stream, log_chunks.c.start == chunk.offset)
-        ).first()
-        if there is None:
+        length = func.length(log_chunks.c.data)
+        last = connection.execute(
+            select(log_chunks.c.start + length).where(*of_stream).order_by(log_chunks.c.start.desc()).limit(1)
+        ).scalar()
+        end = chunk.offset + len(chunk.data)
+        keep_from = max(end, last or 0) - KEPT_BYTES
+        if chunk.offset < keep_from:
+            continue
+        at_offset = (*of_stream, log_chunks.c.start == chunk.offset)
+        kept = connection.execute(select(length).where(*at_offset)).scalar() if last else None
+        if kept is None:
             connection.execute(insert(log_chunks), {**key, "start": chunk.offset, "data": chunk.data})
-            touched.add(chunk.job_id)
-        keep_from = chunk.offset + len(chunk.data) - KEPT_BYTES
+        elif kept < len(chunk.data):  # the agent cut its pieces anew when it sent them again
+            connection.execute(update(log_chunks).where(*at_offset).values(data=chunk.data))
+        else:
+            continue
+        touched.add(chunk.job_id)
         if keep_from > 0:
             connection.execute(delete(log_chunks).where(*of_stream, log_chunks.c.start < keep_from))
     return touched

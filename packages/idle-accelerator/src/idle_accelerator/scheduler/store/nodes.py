@@ -1,19 +1,30 @@
 """Enrolled machines."""
 
+import re
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
 
 from idle_accelerator.errors import Conflict, InvalidInput, NotFound
 from idle_accelerator.scheduler.store.schema import attempts, nodes
+from idle_accelerator.wire.ids import NODE_ID_PATTERN
 from idle_accelerator.wire.nodes import NodeFacts, Offer
+
+_NAME_LENGTH = 180
+"""Leaves room for the number within the length of a Text."""
+_LIKE_AN_ID = re.compile(NODE_ID_PATTERN)
 
 
 def add_node(
     connection: Connection, *, node_id: str, token_hash: str, facts: NodeFacts, loopback: bool, now: float
 ) -> str:
-    """Enrols a machine; returns its name, made unique by a number where the wanted one is taken."""
-    wanted = facts.name or "node"
+    """Enrols a machine; returns its name, made unique by a number where the wanted one is taken.
+
+    A name never looks like an id, so that nobody is addressed by another's.
+    """
+    wanted = facts.name[:_NAME_LENGTH] or "node"
+    if _LIKE_AN_ID.match(wanted):
+        wanted = f"node-{wanted}"
     taken = set(
         connection.execute(
             select(nodes.c.name).where(nodes.c.name.startswith(wanted, autoescape=True))

@@ -1,6 +1,7 @@
 """Between rows and wire models."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -14,7 +15,9 @@ from idle_accelerator.wire.jobs import (
     TaskResult,
     TaskView,
     Usage,
+    is_plain,
 )
+from idle_accelerator.wire.nodes import NodeFacts
 from idle_accelerator.wire.payload import Payload, RemoteError
 from idle_accelerator.wire.reasons import Reason, ReasonView, view
 from idle_accelerator.wire.states import AttemptState, JobState, TaskState
@@ -39,11 +42,19 @@ def load_artifacts(stored: str | None) -> tuple[Artifact, ...]:
     return _ARTIFACTS.validate_json(stored) if stored else ()
 
 
+@lru_cache(maxsize=1024)
+def load_facts(stored: str) -> NodeFacts:
+    """Out of ``nodes.facts``. Cached: a machine's facts hardly ever change, and every exchange needs them."""
+    return NodeFacts.model_validate_json(stored)
+
+
 def dump_reason(reason: Reason | None) -> str | None:
     return None if reason is None else reason.model_dump_json()
 
 
+@lru_cache(maxsize=4096)
 def load_reason(stored: str | None) -> ReasonView | None:
+    """Cached: most tasks end for the same reason."""
     return None if stored is None else view(Reason.model_validate_json(stored))
 
 
@@ -51,7 +62,7 @@ def summary(spec: JobSpec) -> str:
     """One printable line that tells a person which job this is."""
     workload = spec.workload
     line = " ".join(workload.argv) if workload.kind == "command" else f"{workload.name or 'function'}()"
-    line = "".join(letter if letter.isprintable() else "·" for letter in line)
+    line = "".join(letter if is_plain(letter) else "·" for letter in line)
     return line if len(line) <= SUMMARY_LENGTH else line[: SUMMARY_LENGTH - 1] + "…"
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     false,
+    literal_column,
     text,
     true,
 )
@@ -34,6 +35,7 @@ nodes = Table(
     Column("enrolled_at", Float, nullable=False),
     Column("last_seen_at", Float),
     Column("incarnation", Text, nullable=False, server_default=""),
+    Column("past_incarnation", Text, nullable=False, server_default=""),
     Column("seq", Integer, nullable=False, server_default="0"),
     Column("draining", Boolean, nullable=False, server_default=false()),
     Column("loopback", Boolean, nullable=False, server_default=false()),
@@ -49,6 +51,7 @@ jobs = Table(
     Column("kind", Text, nullable=False),
     Column("summary", Text, nullable=False),
     Column("spec", Text, nullable=False),
+    Column("requirements", Text, nullable=False),
     Column("priority", Integer, nullable=False),
     Column("retries", Integer, nullable=False),
     Column("state", Text, nullable=False),
@@ -72,6 +75,8 @@ Index(
     sqlite_where=jobs.c.queued > 0,
     postgresql_where=jobs.c.queued > 0,
 )
+JOB_WAITING = jobs.c.queued > literal_column("0")
+"""Written out, not bound, as TASK_QUEUED."""
 Index("jobs_by_state", jobs.c.state, jobs.c.job_seq)
 
 tasks = Table(
@@ -95,7 +100,16 @@ tasks = Table(
     sqlite_with_rowid=False,
 )
 _QUEUED = text("state = 'QUEUED'")
-Index("tasks_queued", tasks.c.job_seq, tasks.c.task_index, sqlite_where=_QUEUED, postgresql_where=_QUEUED)
+Index(
+    "tasks_queued",
+    tasks.c.job_seq,
+    tasks.c.state,  # always the same here, but it makes SQLite prefer this index to the primary key
+    tasks.c.task_index,
+    sqlite_where=_QUEUED,
+    postgresql_where=_QUEUED,
+)
+TASK_QUEUED = tasks.c.state == literal_column("'QUEUED'")
+"""Written out, not bound: only so does SQLite see that the partial index serves."""
 _FINISHED = text("finish_seq IS NOT NULL")
 Index(
     "tasks_finished", tasks.c.job_seq, tasks.c.finish_seq, sqlite_where=_FINISHED, postgresql_where=_FINISHED
@@ -130,9 +144,15 @@ attempts = Table(
     Column("usage", Text),
     sqlite_with_rowid=False,
 )
-_LIVE = text("live")
-Index("attempts_live_by_node", attempts.c.node_id, sqlite_where=_LIVE, postgresql_where=_LIVE)
-Index("attempts_live_by_expiry", attempts.c.lease_expires_at, sqlite_where=_LIVE, postgresql_where=_LIVE)
+# As each engine writes ``attempts.c.live`` in a query: SQLite uses a partial index only where it finds the same words.
+_LIVE, _LIVE_ON_SQLITE = text("live"), text("live = 1")
+Index("attempts_live_by_node", attempts.c.node_id, sqlite_where=_LIVE_ON_SQLITE, postgresql_where=_LIVE)
+Index(
+    "attempts_live_by_expiry",
+    attempts.c.lease_expires_at,
+    sqlite_where=_LIVE_ON_SQLITE,
+    postgresql_where=_LIVE,
+)
 
 log_chunks = Table(
     "log_chunks",

@@ -5,7 +5,7 @@ from functools import lru_cache
 from sqlalchemy import Connection, select
 
 from idle_accelerator.core.snapshot import WaitingJob
-from idle_accelerator.scheduler.store.schema import jobs
+from idle_accelerator.scheduler.store.schema import JOB_WAITING, jobs
 from idle_accelerator.wire.jobs import JobSpec, Requirements
 
 _HORIZON = 1000
@@ -17,24 +17,28 @@ _WAITING = (
         jobs.c.priority,
         jobs.c.queued,
         jobs.c.kind,
-        jobs.c.spec,
+        jobs.c.requirements,
         jobs.c.duration_sum_s,
         jobs.c.duration_count,
     )
-    .where(jobs.c.queued > 0)
+    .where(JOB_WAITING)
     .order_by(jobs.c.priority.desc(), jobs.c.job_seq)
     .limit(_HORIZON)
 )
 
 
-@lru_cache(maxsize=4096)
-def requirements_of(spec_json: str) -> Requirements:
-    """A job's requirements; a function also needs the Python that pickled it. Cached: a spec never changes."""
-    spec = JobSpec.model_validate_json(spec_json)
+def requirements_of(spec: JobSpec) -> Requirements:
+    """What a node must have to run the job; a function also needs the Python that pickled it."""
     needed = spec.requirements
     if spec.workload.kind == "function" and needed.python is None:
         needed = needed.model_copy(update={"python": spec.workload.python})
     return needed
+
+
+@lru_cache(maxsize=4096)
+def load_requirements(stored: str) -> Requirements:
+    """Out of ``jobs.requirements``. Cached, as most jobs of a pool want the same."""
+    return Requirements.model_validate_json(stored)
 
 
 def waiting_jobs(connection: Connection) -> tuple[WaitingJob, ...]:
@@ -43,7 +47,7 @@ def waiting_jobs(connection: Connection) -> tuple[WaitingJob, ...]:
             job_id=row.job_id,
             order_key=row.job_seq,
             priority=row.priority,
-            requirements=requirements_of(row.spec),
+            requirements=load_requirements(row.requirements),
             queued=row.queued,
             is_function=row.kind == "function",
             mean_duration_s=row.duration_sum_s / row.duration_count if row.duration_count else None,

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
-from idle_accelerator.errors import StorageFull, Unavailable
+from idle_accelerator.errors import IdleError, StorageFull, Unavailable
 
 T = TypeVar("T")
 Operation = Callable[[Connection], Any]
@@ -31,6 +31,8 @@ class Writer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._closed = False
+        self._door = threading.Lock()
+        """Held while ``_closed`` is read or written, so that nothing is queued behind the end."""
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -38,20 +40,22 @@ class Writer:
 
     def close(self) -> None:
         """Finishes what was asked for, then ends. Blocks until then."""
-        if not self._closed:
-            self._closed = True
-            self._queue.put(None)
-            self._thread.join()
+        with self._door:
+            if not self._closed:
+                self._closed = True
+                self._queue.put(None)
+        self._thread.join()
 
     async def run(self, operation: Callable[[Connection], T]) -> T:
         """The operation's result, after it is on disk.
 
         Raises what the operation raised (then nothing of it is kept), or StorageFull when the disk cannot take the commit.
         """
-        if self._closed or self._loop is None:
-            raise Unavailable("the scheduler is stopping.", hint="Try again in a few seconds.")
-        future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put((operation, future))
+        with self._door:
+            if self._closed or self._loop is None:
+                raise Unavailable("the scheduler is stopping.", hint="Try again in a few seconds.")
+            future: asyncio.Future[T] = self._loop.create_future()
+            self._queue.put((operation, future))
         return await future
 
     def _run(self) -> None:
@@ -92,22 +96,28 @@ class Writer:
 def _commit(
     connection: Connection, batch: list[tuple[Operation, asyncio.Future[Any]]]
 ) -> list[tuple[asyncio.Future[Any], Any, BaseException | None]]:
-    outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
     try:
         with connection.begin():
-            for operation, future in batch:
-                try:
-                    with connection.begin_nested():
-                        outcomes.append((future, operation(connection), None))
-                except OperationalError:
-                    raise
-                except Exception as error:  # noqa: BLE001  # the asker gets it; the others' work must go on
-                    outcomes.append((future, None, error))
+            if len(batch) == 1:  # no savepoint: the transaction is the operation's own
+                operation, future = batch[0]
+                return [(future, operation(connection), None)]
+            return [(future, *_apart(connection, operation)) for operation, future in batch]
     except Exception as error:  # noqa: BLE001  # nothing of the batch was kept: everyone in it must hear so
         failure = translate(error)
-        _log.error("a transaction of %d operation(s) failed: %s", len(batch), failure)
+        if not isinstance(failure, IdleError) or isinstance(failure, StorageFull | Unavailable):
+            _log.error("a transaction of %d operation(s) failed: %s", len(batch), failure)
         return [(future, None, failure) for _, future in batch]
-    return outcomes
+
+
+def _apart(connection: Connection, operation: Operation) -> tuple[Any, BaseException | None]:
+    """One operation of many: what it raises undoes it alone. Raises OperationalError, which ends the whole transaction."""
+    try:
+        with connection.begin_nested():
+            return operation(connection), None
+    except OperationalError:
+        raise
+    except Exception as error:  # noqa: BLE001  # the asker gets it; the others' work must go on
+        return None, error
 
 
 def translate(error: BaseException) -> BaseException:
@@ -116,7 +126,7 @@ def translate(error: BaseException) -> BaseException:
         cause = error.orig
         name = getattr(cause, "sqlite_errorname", "")
         if isinstance(cause, sqlite3.OperationalError) and name.startswith(
-            ("SQLITE_FULL", "SQLITE_IOERR_WRITE")
+            ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")
         ):
             return StorageFull(
                 "the scheduler's disk is full; nothing was changed.",

@@ -5,6 +5,8 @@ from typing import Any
 
 from sqlalchemy import Connection, inspect, text
 
+from idle_accelerator.errors import Conflict
+
 HEAD = "0001"
 
 
@@ -15,9 +17,19 @@ def stored_revision(connection: Connection) -> str | None:
 
 
 def migrate(connection: Connection) -> None:
-    """Brings the store to HEAD inside the caller's transaction; does nothing when it is there already."""
-    if stored_revision(connection) == HEAD:
+    """Brings the store to HEAD inside the caller's transaction; does nothing when it is there already.
+
+    Raises Conflict when the store is of a version that this one does not know.
+    """
+    stored = stored_revision(connection)
+    if stored == HEAD:
         return
+    if stored is not None and stored > HEAD:
+        raise Conflict(
+            f"the store was written by a newer version (its revision is {stored}, this one knows {HEAD}).",
+            field="--data-dir",
+            hint="Start the newer version, or give this one a directory of its own.",
+        )
     from alembic import command  # noqa: PLC0415  # 200 ms that a store at HEAD need not pay
 
     command.upgrade(alembic_config(connection), HEAD)

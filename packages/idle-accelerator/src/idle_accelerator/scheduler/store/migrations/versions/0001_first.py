@@ -19,6 +19,7 @@ def upgrade() -> None:
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("summary", sa.Text(), nullable=False),
         sa.Column("spec", sa.Text(), nullable=False),
+        sa.Column("requirements", sa.Text(), nullable=False),
         sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("retries", sa.Integer(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
@@ -66,6 +67,7 @@ def upgrade() -> None:
         sa.Column("enrolled_at", sa.Float(), nullable=False),
         sa.Column("last_seen_at", sa.Float(), nullable=True),
         sa.Column("incarnation", sa.Text(), server_default="", nullable=False),
+        sa.Column("past_incarnation", sa.Text(), server_default="", nullable=False),
         sa.Column("seq", sa.Integer(), server_default="0", nullable=False),
         sa.Column("draining", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("loopback", sa.Boolean(), server_default=sa.false(), nullable=False),
@@ -102,7 +104,7 @@ def upgrade() -> None:
         "attempts",
         ["lease_expires_at"],
         unique=False,
-        sqlite_where=sa.text("live"),
+        sqlite_where=sa.text("live = 1"),
         postgresql_where=sa.text("live"),
     )
     op.create_index(
@@ -110,7 +112,7 @@ def upgrade() -> None:
         "attempts",
         ["node_id"],
         unique=False,
-        sqlite_where=sa.text("live"),
+        sqlite_where=sa.text("live = 1"),
         postgresql_where=sa.text("live"),
     )
 
@@ -152,7 +154,7 @@ def upgrade() -> None:
     op.create_index(
         "tasks_queued",
         "tasks",
-        ["job_seq", "task_index"],
+        ["job_seq", "state", "task_index"],
         unique=False,
         sqlite_where=sa.text("state = 'QUEUED'"),
         postgresql_where=sa.text("state = 'QUEUED'"),

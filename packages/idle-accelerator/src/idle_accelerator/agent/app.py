@@ -1,0 +1,331 @@
+"""The agent as a process: enrols, watches the owner, keeps the conversation with the scheduler, and leaves nothing behind."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+
+from idle_accelerator import locks
+from idle_accelerator.agent import control
+from idle_accelerator.agent.control import AgentStatus, OwnerWord
+from idle_accelerator.agent.fingerprint import fingerprint
+from idle_accelerator.agent.journal import Journal
+from idle_accelerator.agent.link import Link
+from idle_accelerator.agent.outbox import Outbox
+from idle_accelerator.agent.owner import OwnerWatch
+from idle_accelerator.agent.runner import Limits, Runner
+from idle_accelerator.agent.sandbox import kill_leftovers, open_sandbox
+from idle_accelerator.agent.session import UNKNOWN_NODE, Session
+from idle_accelerator.agent.single import Workshop
+from idle_accelerator.agent.workspace import BlobCache, Workspaces
+from idle_accelerator.core.reclaim import DEFAULT_GRACE_S, DEFAULT_VACATE_AFTER_S
+from idle_accelerator.errors import Conflict, InvalidInput, Unavailable
+from idle_accelerator.wire.nodes import Enrolled, NodeFacts, Offer
+from idle_accelerator.wire.reasons import reason, render
+from idle_sense import InvalidPolicy, Monitor, Policy
+
+_log = logging.getLogger(__name__)
+IDENTITY_FILE = "identity.json"
+STATUS_AT_MOST_EVERY_S = 0.2
+STATUS_AT_LEAST_EVERY_S = 10.0
+_ENROL_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+_POLICIES = {"desktop": Policy.desktop, "server": Policy.server, "lab": Policy.lab}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentConfig:
+    """How an owner lends this machine. None means: as much as is polite."""
+
+    scheduler_url: str
+    data_dir: Path
+    key: str | None = None
+    """The scheduler's key, for enrolment only; the node then has a token of its own."""
+    name: str | None = None
+    policy: str = "desktop"
+    """'desktop', 'server' (no owner at the keyboard) or 'lab'."""
+    input_idle_s: float | None = None
+    """How long without input until the machine counts as idle; the policy's own value if None."""
+    cpus: float | None = None
+    memory_bytes: int | None = None
+    disk_bytes: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    lend_for_s: float | None = None
+    """Lend by the owner's word for so long, from the start on."""
+    pool_pid: int | None = None
+    """A process whose tree belongs to the pool, such as ``idlectl up`` with its scheduler: its load is not the owner's."""
+    vacate_after_s: float = DEFAULT_VACATE_AFTER_S
+    grace_s: float = DEFAULT_GRACE_S
+
+
+def run_agent(config: AgentConfig) -> int:
+    """Runs until SIGINT or SIGTERM, then vacates its guests and returns 0.
+
+    Raises InvalidInput for settings that cannot be, Conflict when another agent has the data directory, Unauthorized when
+    the scheduler refuses the key.
+    """
+    policy = _policy_of(config)
+    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = locks.take(config.data_dir / control.LOCK_FILE)
+    if lock is None:
+        raise Conflict(
+            f"another agent has the data directory {config.data_dir} open.",
+            field="--data-dir",
+            hint="Stop that one, or give this one a directory of its own.",
+        )
+    try:
+        asyncio.run(_run(config, policy))
+    finally:
+        lock.close()
+    return 0
+
+
+def _policy_of(config: AgentConfig) -> Policy:
+    make = _POLICIES.get(config.policy)
+    if make is None:
+        raise InvalidInput(
+            f"there is no policy {config.policy!r}.",
+            field="--policy",
+            hint=f"Use one of: {', '.join(_POLICIES)}.",
+        )
+    policy = make()
+    if config.input_idle_s is not None:
+        try:
+            policy = replace(policy, input_idle_s=config.input_idle_s)
+        except InvalidPolicy as error:
+            raise InvalidInput(
+                f"{error}", field="--input-idle", hint="For example: --input-idle 5m."
+            ) from error
+    return policy
+
+
+class _Agent:
+    def __init__(self, config: AgentConfig, owner: OwnerWatch, link: Link, facts: NodeFacts) -> None:
+        self._config = config
+        self._owner = owner
+        self._link = link
+        self._facts = facts
+        self._identity: Enrolled | None = None
+        self._session: Session | None = None
+        self._runner: Runner | None = None
+        self._connected = False
+        self._status_due = asyncio.Event()
+        self._stop = asyncio.Event()
+
+    async def run(self, outbox: Outbox, make_runner: Callable[[Callable[[], None]], Runner]) -> None:
+        """Until a signal asks for the end; then hands back everything."""
+        _on_stop_signals(asyncio.get_running_loop(), self._stop.set)
+        runner = self._runner = make_runner(self._changed)
+        self._owner.on_change = lambda: self._reconsider(runner)
+        helpers = [
+            asyncio.create_task(self._owner.watch(), name="owner"),
+            asyncio.create_task(runner.watch_deadlines(), name="deadlines"),
+            asyncio.create_task(self._show_status(), name="status"),
+        ]
+        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        registration: Path | None = None
+        try:
+            while (identity := await self._enrolled()) is not None:
+                registration = control.register(
+                    self._config.data_dir, name=identity.name, scheduler_url=self._link.url
+                )
+                session = self._session = Session(
+                    self._link,
+                    outbox,
+                    runner,
+                    node_id=identity.node_id,
+                    facts=self._facts.model_copy(update={"name": identity.name}),
+                    on_connected=self._set_connected,
+                )
+                talking = asyncio.create_task(session.run(), name="session")
+                await asyncio.wait({talking, stopping, *helpers}, return_when=asyncio.FIRST_COMPLETED)
+                if stopping.done():
+                    await self._hand_back(runner, session, talking)
+                    return
+                if talking.done():
+                    self._forget_identity(talking)
+                else:
+                    talking.cancel()
+                    await asyncio.gather(*(helper for helper in helpers if helper.done()))
+        finally:
+            if registration is not None:
+                registration.unlink(missing_ok=True)
+            stopping.cancel()
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(stopping, *helpers, return_exceptions=True)
+            await runner.stop()
+            self._connected = False
+            self._write_status(lending="offline")
+
+    async def _hand_back(self, runner: Runner, session: Session, talking: asyncio.Task[None]) -> None:
+        """The machine leaves the pool: guests are vacated, and what they gave is handed in."""
+        self._owner.draining = True
+        runner.set_availability(self._owner.now())
+        await runner.stop()
+        talking.cancel()
+        await asyncio.gather(talking, return_exceptions=True)
+        await session.say_goodbye(Offer(lending="offline", reasons=(reason("agent.stopping"),)))
+
+    def _forget_identity(self, talking: asyncio.Task[None]) -> None:
+        """The conversation has ended by itself: goes on only where a new enrolment helps. Raises its error else."""
+        try:
+            talking.result()
+        except UNKNOWN_NODE as error:
+            _log.warning("the scheduler does not know this node any more (%s); enrolling anew", error.message)
+            (self._config.data_dir / IDENTITY_FILE).unlink(missing_ok=True)
+
+    async def _enrolled(self) -> Enrolled | None:
+        """The node's identity, from its file or from the scheduler; None when the agent is stopped before it has one.
+
+        Raises Unauthorized when the scheduler refuses the key.
+        """
+        path = self._config.data_dir / IDENTITY_FILE
+        known = _read_identity(path, self._link.url)
+        tries = 0
+        while known is None and not self._stop.is_set():
+            try:
+                known = await self._link.enrol(self._facts, key=self._config.key)
+            except Unavailable as error:
+                pause_s = _ENROL_PAUSES_S[min(tries, len(_ENROL_PAUSES_S) - 1)]
+                tries += 1
+                _log.warning("%s %s Trying again in %.1f s.", error.message, error.hint or "", pause_s)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await self._stop.wait()
+            else:
+                control.write_json(path, {"scheduler_url": self._link.url, **known.model_dump()})
+        if known is not None:
+            self._link.use_token(known.token)
+            self._identity = known
+            _log.info("this node is %s (%s) in the pool of %s", known.name, known.node_id, self._link.url)
+        return known
+
+    def _reconsider(self, runner: Runner) -> None:
+        runner.set_availability(self._owner.now())
+        self._write_status()
+
+    def _changed(self) -> None:
+        if self._runner is not None:
+            self._owner.be_attentive(guests_run=self._runner.has_guests)
+        if self._session is not None:
+            self._session.offer_may_have_changed()
+        self._status_due.set()
+
+    def _set_connected(self, connected: bool) -> None:
+        if connected != self._connected:
+            self._connected = connected
+            self._status_due.set()
+
+    async def _show_status(self) -> None:
+        while True:
+            self._status_due.clear()
+            self._write_status()
+            await asyncio.sleep(STATUS_AT_MOST_EVERY_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STATUS_AT_LEAST_EVERY_S):
+                    await self._status_due.wait()
+
+    def _write_status(self, *, lending: str | None = None) -> None:
+        now = self._owner.now()
+        status = AgentStatus(
+            pid=os.getpid(),
+            word_id=self._owner.word_id,
+            lending=lending or now.lending,
+            sentences=tuple(render(item) for item in now.reasons),
+            running=self._runner.running_count if self._runner is not None else 0,
+            frozen=self._runner.frozen_count if self._runner is not None else 0,
+            node_id=self._identity.node_id if self._identity is not None else "",
+            name=self._identity.name if self._identity is not None else "",
+            scheduler_url=self._link.url,
+            connected=self._connected,
+            updated_at_s=time.time(),
+        )
+        try:
+            control.write_status(self._config.data_dir, status)
+        except OSError as error:
+            _log.warning("the status file cannot be written: %s", error)
+
+
+async def _run(config: AgentConfig, policy: Policy) -> None:
+    """Sets the rooms up, tidies up after an earlier agent that crashed, and runs."""
+    if config.lend_for_s is not None:
+        control.give_word(config.data_dir, OwnerWord(kind="lend", for_s=config.lend_for_s))
+    sandbox = open_sandbox()
+    link = Link(config.scheduler_url)
+    journal = Journal(config.data_dir / "journal.jsonl")
+    journal.open()
+    killed = kill_leftovers(journal.leftover_guests)
+    journal.forget_guests()
+    cache = BlobCache(config.data_dir / "blobs", link)
+    cache.open()
+    workspaces = Workspaces(config.data_dir / "work", cache)
+    wiped = workspaces.open()
+    if killed or wiped:
+        _log.info("tidied up after an agent that crashed: %d process(es), %d workspace(s)", killed, wiped)
+    monitor = Monitor(policy)
+    if config.pool_pid is not None:
+        monitor.guests.add(config.pool_pid)
+    owner = OwnerWatch(monitor, config.data_dir)
+    facts = fingerprint(
+        data_dir=config.data_dir,
+        name=config.name,
+        cpus=config.cpus,
+        memory_bytes=config.memory_bytes,
+        disk_bytes=config.disk_bytes,
+        labels=config.labels,
+        sandbox_tier=sandbox.tier,
+        idleness=monitor.describe(),
+    )
+    for sentence in facts.idleness:
+        _log.info("idleness: %s", sentence)
+    outbox = Outbox(journal)
+    outbox.recover(journal.unacknowledged)
+    shop = Workshop(
+        sandbox=sandbox,
+        workspaces=workspaces,
+        cache=cache,
+        link=link,
+        outbox=outbox,
+        journal=journal,
+        ledger=monitor.guests,
+    )
+    limits = Limits(total=facts.resources, vacate_after_s=config.vacate_after_s, grace_s=config.grace_s)
+    try:
+        await _Agent(config, owner, link, facts).run(
+            outbox, lambda on_change: Runner(shop, limits, owner.now(), on_change=on_change)
+        )
+    finally:
+        await asyncio.to_thread(monitor.close)
+        await sandbox.close()
+        journal.close()
+        await link.close()
+
+
+def _read_identity(path: Path, url: str) -> Enrolled | None:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values.pop("scheduler_url") != url:
+            return None
+        return Enrolled.model_validate(values)
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None
+
+
+def _on_stop_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
+    def from_signal(_number: int, _frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(stop)
+
+    if sys.platform == "win32":
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGBREAK):
+            signal.signal(number, from_signal)
+    else:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, stop)

@@ -1,0 +1,361 @@
+"""Attempts with a workspace and a process of their own: commands, and functions that have input or output files."""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from idle_accelerator.agent.attempts import Attempt, RunClock
+from idle_accelerator.agent.functions import FunctionCode, outcome_of
+from idle_accelerator.agent.journal import Journal
+from idle_accelerator.agent.link import Link
+from idle_accelerator.agent.outbox import Outbox
+from idle_accelerator.agent.output import StreamPump, cut
+from idle_accelerator.agent.sandbox import Guest, GuestExit, GuestSpec, KillFailed, Sandbox, SpawnFailed
+from idle_accelerator.agent.workloads.contract import give_notice, task_environment
+from idle_accelerator.agent.workloads.function import FunctionHost, HostDied, Output, Returned
+from idle_accelerator.agent.workspace import (
+    BlobCache,
+    InputMissing,
+    Workspaces,
+    find_outputs,
+    store_outputs,
+    wipe_soon,
+)
+from idle_accelerator.errors import IdleError, TooLarge
+from idle_accelerator.wire.exchange import AttemptReport, LogChunk
+from idle_accelerator.wire.jobs import Command, Function
+from idle_accelerator.wire.reasons import Reason, reason, render
+from idle_accelerator.wire.states import AttemptState
+
+_log = logging.getLogger(__name__)
+_PIPES_END_S = 5.0
+"""How long output is waited for after the last process of a task is gone."""
+_STORE_RETRY_S = 5.0
+TROUBLE_S = 10.0
+
+
+class Ledger(Protocol):
+    """Whose load is not the owner's: idle-sense's book of guests."""
+
+    def add(self, pid: int) -> None: ...
+    def discard(self, pid: int) -> None: ...
+
+
+class Trouble:
+    """This machine could not run a task, for a reason of its own: it takes nothing new for a while."""
+
+    def __init__(self) -> None:
+        self._reason: Reason | None = None
+        self._until_s = 0.0
+
+    def happened(self, why: Reason) -> None:
+        _log.warning("taking nothing new for %.0f s: %s", TROUBLE_S, render(why))
+        self._reason = why
+        self._until_s = time.monotonic() + TROUBLE_S
+
+    @property
+    def now(self) -> Reason | None:
+        """The reason, while it lasts."""
+        return self._reason if time.monotonic() < self._until_s else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """What it takes to run attempts."""
+
+    sandbox: Sandbox
+    workspaces: Workspaces
+    cache: BlobCache
+    link: Link
+    outbox: Outbox
+    journal: Journal
+    ledger: Ledger
+    trouble: Trouble = field(default_factory=Trouble)
+
+    def guest_began(self, guest: Guest) -> None:
+        self.journal.guest_started(guest.record)
+        self.ledger.add(guest.pid)
+
+    def guest_ended(self, guest: Guest) -> None:
+        self.ledger.discard(guest.pid)
+        self.journal.guest_gone(guest.record)
+
+
+class Single:
+    """Runs one attempt from its lease to its report. ``run`` never raises but for a cancelled agent."""
+
+    def __init__(
+        self, attempt: Attempt, shop: Workshop, *, threads: int, on_begin: Callable[[], None]
+    ) -> None:
+        self._attempt = attempt
+        self._shop = shop
+        self._threads = threads
+        self._on_begin = on_begin
+        self._workspace: Path | None = None
+        self._preparing: asyncio.Task[None] | None = None
+        self._host: FunctionHost | None = None
+        self._logs: list[LogChunk] = []
+
+    def vacate(self) -> None:
+        """The attempt must go: while inputs are fetched at once, later by notice."""
+        if self._preparing is not None:
+            self._preparing.cancel()
+        self._notify()
+
+    def _notify(self) -> None:
+        guest = self._attempt.guest
+        if guest is None:
+            return
+        if self._host is not None:
+            self._host.notify_vacate()
+        else:
+            give_notice(self._required_workspace())
+            guest.notify_vacate()
+        guest.thaw()  # a frozen guest hears it when it goes on
+
+    async def run(self) -> None:
+        try:
+            report = await self._report()
+            if self._attempt.stale:
+                self._shop.outbox.forget(self._attempt.ref)
+            else:
+                self._attempt.state = report.state
+                self._shop.outbox.finish(report, self._logs)
+        finally:
+            # After the report is filed: what a task made is not thrown away before it is safe.
+            if self._workspace is not None:
+                await asyncio.shield(wipe_soon(self._workspace))
+
+    async def _report(self) -> AttemptReport:
+        attempt = self._attempt
+        try:
+            attempt.move(AttemptState.STAGING)
+            self._shop.outbox.state(attempt.report(AttemptState.STAGING))
+            self._preparing = asyncio.create_task(self._prepare(), name=f"prepare {attempt.ref}")
+            try:
+                await self._preparing
+            except asyncio.CancelledError:
+                if attempt.vacating_at_s is None:
+                    raise
+                return self._left()
+            finally:
+                self._preparing = None
+            if attempt.vacating_at_s is not None:
+                return self._left()
+            if isinstance(attempt.spec.workload, Command):
+                return await self._run_command(attempt.spec.workload)
+            return await self._run_function(attempt.spec.workload)
+        except SpawnFailed as error:
+            if error.missing_program is not None:
+                return self._failed(reason("task.program_missing", program=error.missing_program[:500]))
+            return self._failed(reason("agent.spawn_failed", detail=error.message[:500]))
+        except InputMissing as error:
+            return self._failed(reason("agent.input_missing", path=error.path, detail=error.detail[:500]))
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                return self._gone(reason("agent.disk_full"))
+            return self._failed(reason("agent.spawn_failed", detail=(error.strerror or str(error))[:500]))
+        except (KillFailed, TooLarge) as error:
+            return self._failed(reason("agent.spawn_failed", detail=error.message[:500]))
+        except IdleError as error:
+            return self._gone(reason("agent.spawn_failed", detail=error.message[:500]))
+
+    async def _prepare(self) -> None:
+        self._workspace = self._shop.workspaces.make(self._attempt.key)
+        await self._shop.workspaces.stage(self._attempt.spec.inputs, self._workspace)
+
+    def _environment(self, workspace: Path) -> dict[str, str]:
+        return task_environment(
+            ref=self._attempt.ref,
+            task_count=self._attempt.spec.tasks,
+            threads=self._threads,
+            workspace=workspace,
+            grace_s=self._attempt.grace_s,
+            extra=self._attempt.spec.env,
+        )
+
+    async def _run_command(self, command: Command) -> AttemptReport:
+        workspace = self._required_workspace()
+        env = self._environment(workspace)
+        guest = await self._shop.sandbox.start(GuestSpec(argv=command.argv, workspace=workspace, env=env))
+        self._begin(guest)
+        pumps: list[StreamPump] = []
+        if guest.stdout is not None:
+            pumps.append(StreamPump(self._attempt.ref, "stdout", guest.stdout, self._emit))
+        if guest.stderr is not None:
+            pumps.append(StreamPump(self._attempt.ref, "stderr", guest.stderr, self._emit))
+        tasks = [asyncio.create_task(pump.run()) for pump in pumps]
+        try:
+            ended = await self._until_end(guest)
+            if tasks:
+                await asyncio.wait(tasks, timeout=_PIPES_END_S)
+        finally:
+            for task in tasks:
+                task.cancel()
+        self._logs = [chunk for pump in pumps for chunk in pump.rest()]
+        return await self._after_command(ended)
+
+    async def _after_command(self, ended: GuestExit) -> AttemptReport:
+        attempt = self._attempt
+        usage = attempt.usage(cpu_s=ended.cpu_s, max_rss_bytes=ended.max_rss_bytes)
+        if attempt.stale:
+            return self._left()
+        if attempt.timed_out:
+            why = reason("task.timeout", timeout_s=attempt.spec.timeout_s or 0.0)
+            return attempt.report(AttemptState.FAILED, why).model_copy(update={"usage": usage})
+        if attempt.vacating_at_s is not None and ended.exit_code != 0:
+            return self._left().model_copy(update={"usage": usage, "exit_code": ended.exit_code})
+        if ended.exit_code == 0:
+            return (await self._with_outputs()).model_copy(update={"exit_code": 0, "usage": usage})
+        # What a failed task leaves behind is collected as well: it is what its author wants to look at.
+        why = (
+            reason("task.signal", signal=ended.signal)
+            if ended.signal is not None
+            else reason("task.exit_code", exit_code=ended.exit_code if ended.exit_code is not None else -1)
+        )
+        kept = await self._with_outputs()
+        return kept.model_copy(
+            update={"state": AttemptState.FAILED, "reason": why, "exit_code": ended.exit_code, "usage": usage}
+        )
+
+    async def _run_function(self, function: Function) -> AttemptReport:
+        workspace = self._required_workspace()
+        code = await FunctionCode.load(function, self._shop.cache)
+        host = await FunctionHost.start(
+            sandbox=self._shop.sandbox,
+            workspace=workspace,
+            env=self._environment(workspace),
+            code=code.code,
+            results=function.results,
+            job_id=self._attempt.ref.job_id,
+            task_count=self._attempt.spec.tasks,
+            grace_s=self._attempt.grace_s,
+        )
+        self._host = host
+        self._begin(host.guest)
+        host.send([code.call(self._attempt.ref)])
+        returned: Returned | None = None
+        try:
+            while returned is None:
+                for event in await host.receive():
+                    if isinstance(event, Output):
+                        self._emit_all(event)
+                    else:
+                        returned = event
+        except HostDied as death:
+            return self._after_death(death)
+        finally:
+            await self._end(host.guest)
+        if self._attempt.stale:
+            return self._left()
+        report = await outcome_of(returned, self._attempt, self._shop.link)
+        kept = await self._with_outputs()
+        update: dict[str, object] = {"artifacts": kept.artifacts}
+        if report.state is AttemptState.SUCCEEDED and kept.reason is not None:
+            update["reason"] = kept.reason
+        return report.model_copy(update=update)
+
+    def _after_death(self, death: HostDied) -> AttemptReport:
+        attempt = self._attempt
+        if attempt.timed_out:
+            return self._failed(reason("task.timeout", timeout_s=attempt.spec.timeout_s or 0.0))
+        if attempt.stale or attempt.vacating_at_s is not None:
+            return self._left()
+        return self._failed(death_reason(death))
+
+    def _begin(self, guest: Guest) -> None:
+        attempt = self._attempt
+        self._shop.guest_began(guest)
+        attempt.guest = guest
+        attempt.clock = RunClock(started_at_s=time.monotonic())
+        if attempt.vacating_at_s is None:
+            attempt.move(AttemptState.RUNNING)
+        else:
+            # The owner came back while it was being started.
+            self._notify()
+        self._on_begin()
+
+    async def _until_end(self, guest: Guest) -> GuestExit:
+        try:
+            return await guest.wait()
+        finally:
+            self._shop.guest_ended(guest)
+
+    async def _end(self, guest: Guest) -> None:
+        with contextlib.suppress(KillFailed):
+            await guest.kill()
+        self._shop.guest_ended(guest)
+
+    async def _with_outputs(self) -> AttemptReport:
+        """SUCCEEDED with the outputs, which are on the scheduler's disk by then."""
+        attempt = self._attempt
+        patterns = attempt.spec.outputs
+        if not patterns:
+            return attempt.report(AttemptState.SUCCEEDED, reason("task.done"))
+        found = await asyncio.to_thread(find_outputs, self._required_workspace(), patterns)
+        while True:
+            try:
+                artifacts = await store_outputs(self._shop.link, found)
+                break
+            except IdleError as error:
+                if error.http_status not in (503, 507) or attempt.stale:
+                    raise
+                _log.warning("outputs of %s wait: %s", attempt.ref, error.message)
+                await asyncio.sleep(_STORE_RETRY_S)
+        why = (
+            reason("task.done")
+            if found.refused is None
+            else reason("task.output_refused", detail=found.refused)
+        )
+        return attempt.report(AttemptState.SUCCEEDED, why).model_copy(update={"artifacts": artifacts})
+
+    def _emit(self, chunk: LogChunk) -> None:
+        if not self._attempt.stale:
+            self._shop.outbox.log(chunk)
+
+    def _emit_all(self, output: Output) -> None:
+        for chunk in cut(self._attempt.ref, output.stream, output.offset, output.data):
+            self._emit(chunk)
+
+    def _required_workspace(self) -> Path:
+        if self._workspace is None:
+            raise OSError("the workspace was not made")
+        return self._workspace
+
+    def _left(self) -> AttemptReport:
+        """It left because it was told to."""
+        return ended_by_us(self._attempt)
+
+    def _gone(self, why: Reason) -> AttemptReport:
+        """This machine cannot run it; that costs the task nothing."""
+        self._shop.trouble.happened(why)
+        if self._attempt.vacating_at_s is None:
+            self._attempt.vacate_reason = why
+        return self._left()
+
+    def _failed(self, why: Reason) -> AttemptReport:
+        return self._attempt.report(AttemptState.FAILED, why).model_copy(
+            update={"usage": self._attempt.usage()}
+        )
+
+
+def ended_by_us(attempt: Attempt) -> AttemptReport:
+    """VACATED or CANCELLED with the reason that it was given; REJECTED where it had not begun."""
+    if attempt.state is AttemptState.LEASED:
+        return attempt.report(AttemptState.REJECTED, attempt.vacate_reason)
+    state = AttemptState.CANCELLED if attempt.cancelled else AttemptState.VACATED
+    return attempt.report(state, attempt.vacate_reason).model_copy(update={"usage": attempt.usage()})
+
+
+def death_reason(death: HostDied) -> Reason:
+    ended = death.exit
+    if ended.signal is not None:
+        return reason("task.signal", signal=ended.signal)
+    exit_code = ended.exit_code if ended.exit_code is not None else -1
+    return reason("task.host_died", exit_code=exit_code, detail=f"{death.message} {death.hint or ''}"[:1000])

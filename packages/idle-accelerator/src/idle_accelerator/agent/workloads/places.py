@@ -1,0 +1,54 @@
+"""Where things stand in a workspace. All that is not the task's own lies in one folder with a dot.
+
+Imports nothing at run time: it is also read inside the guest, which has to start fast.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OURS: Final = ".idle"
+VACATE: Final = "vacate"
+CHECKPOINT: Final = "checkpoint"
+TEMPORARY: Final = "tmp"
+CACHE: Final = "cache"
+RESULTS: Final = "results"
+REPLIES: Final = "replies"
+STDOUT: Final = "stdout"
+STDERR: Final = "stderr"
+
+
+def vacate_file(workspace: "Path") -> "Path":
+    """Appears when the task is to save and leave."""
+    return workspace / OURS / VACATE
+
+
+def checkpoint_dir(workspace: "Path") -> "Path":
+    return workspace / OURS / CHECKPOINT
+
+
+def temporary_dir(workspace: "Path") -> "Path":
+    return workspace / OURS / TEMPORARY
+
+
+def cache_dir(workspace: "Path") -> "Path":
+    """For what libraries keep for the next time; never an output."""
+    return workspace / OURS / CACHE
+
+
+def result_file(workspace: "Path", index: int, epoch: int) -> "Path":
+    """A large result of a function."""
+    return workspace / OURS / RESULTS / result_name(index, epoch)
+
+
+def result_name(index: int, epoch: int) -> str:
+    return f"{index}.{epoch}"
+
+
+def make(workspace: "Path") -> None:
+    """Make the folders. Harmless where they exist. Raises OSError."""
+    ours = workspace / OURS
+    ours.mkdir(mode=0o700, exist_ok=True)
+    for name in (CHECKPOINT, TEMPORARY, CACHE, RESULTS):
+        (ours / name).mkdir(mode=0o700, exist_ok=True)

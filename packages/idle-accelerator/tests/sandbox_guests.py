@@ -1,0 +1,253 @@
+"""What tests of the sandbox share: a guest program that does as it is told, and a look at processes from outside."""
+
+import asyncio
+import contextlib
+import json
+import mmap
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import psutil
+
+from idle_accelerator.agent.sandbox import Guest, GuestSpec, Sandbox
+
+PATIENCE_S = 60.0
+"""How long a test waits for what must come; it comes within milliseconds unless the machine is overloaded."""
+
+ACTOR = """
+import ctypes, gc, json, locale, mmap, os, signal, subprocess, sys, threading, time
+if os.name == "posix":
+    import resource
+
+SEEN = []
+
+def tell(*values):
+    print(json.dumps(values if len(values) != 1 else values[0]), flush=True)
+
+def main():
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return 9
+    exec(json.loads(line), globals())
+    return 0
+
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+"""Runs the Python text that its first line of input brings as a JSON string."""
+
+
+def environment() -> dict[str, str]:
+    """The least that Python programs need."""
+    names = ("PATH", "SYSTEMROOT", "SystemRoot")
+    return {"LANG": "C.UTF-8", **{name: os.environ[name] for name in names if name in os.environ}}
+
+
+def write_actor(folder: Path) -> Path:
+    path = folder / "actor.py"
+    path.write_text(ACTOR, encoding="utf-8")
+    return path
+
+
+def alive(pid: int) -> bool:
+    """Whether it runs; a zombie does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def stopped(pid: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    return False
+
+
+async def eventually(truth: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not truth():
+        assert time.monotonic() < deadline, f"not within {PATIENCE_S:.0f} s: {what}"
+        await asyncio.sleep(0.005)
+
+
+async def all_end(pids: Iterable[int]) -> None:
+    for pid in pids:
+        await eventually(lambda pid=pid: not alive(pid), f"process {pid} ends")
+
+
+def descendants() -> set[int]:
+    """Live processes below this one, but for the keeper and templates."""
+    helpers = {template.pid for template in templates()} if sys.platform == "linux" else set[int]()
+    return {
+        process.pid
+        for process in psutil.Process().children(recursive=True)
+        if process.pid not in helpers and alive(process.pid) and "keeper.py" not in _script(process)
+    }
+
+
+def templates() -> list[psutil.Process]:
+    """The templates of this process. A guest that one has forked has the same command line, but also a brand."""
+    return [
+        child
+        for child in psutil.Process().children()
+        if "template.py" in _script(child) and child.rlimit(psutil.RLIMIT_RTTIME)[0] == psutil.RLIM_INFINITY
+    ]
+
+
+def was_forked(pid: int) -> bool:
+    """Whether a template has made this guest."""
+    return "template.py" in _script(psutil.Process(pid))
+
+
+def _script(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline()[1:3])
+    return ""
+
+
+def zombies() -> set[int]:
+    """Ended children of this process that nobody has collected."""
+    return {child.pid for child in psutil.Process().children() if child.status() == psutil.STATUS_ZOMBIE}
+
+
+def open_descriptors() -> int:
+    process = psutil.Process()
+    return process.num_handles() if sys.platform == "win32" else process.num_fds()
+
+
+class Stage:
+    """A sandbox, a workspace, and one of the two ways to start a guest."""
+
+    def __init__(self, sandbox: Sandbox, workspace: Path, actor: Path, *, forked: bool) -> None:
+        self.sandbox = sandbox
+        self.workspace = workspace
+        self.forked = forked
+        self._actor = actor
+        self._guests: list[Guest] = []
+
+    def spec(self, **changes: object) -> GuestSpec:
+        values: dict[str, object] = {
+            "argv": (sys.executable, "-I", str(self._actor)),
+            "workspace": self.workspace,
+            "env": environment(),
+            "stdin": "pipe",
+            # On a busy machine a guest of the lowest priority takes seconds for what else takes milliseconds.
+            "nice": False,
+        }
+        return GuestSpec(**(values | changes))  # pyright: ignore[reportArgumentType]
+
+    async def start(self, **changes: object) -> Guest:
+        """A guest that waits for ``act``."""
+        start = self.sandbox.start_forked if self.forked else self.sandbox.start
+        guest = await start(self.spec(**changes))
+        self._guests.append(guest)
+        return guest
+
+    async def act(self, source: str, **changes: object) -> Guest:
+        """A guest that runs this Python text."""
+        guest = await self.start(**changes)
+        tell(guest, source)
+        return guest
+
+    async def close(self) -> None:
+        await asyncio.gather(*(guest.kill() for guest in self._guests))
+        await self.sandbox.close()
+
+
+def tell(guest: Guest, source: str) -> None:
+    assert guest.stdin is not None
+    guest.stdin.write(json.dumps(source).encode() + b"\n")
+
+
+async def hear(guest: Guest) -> object:
+    """The next value that the guest tells."""
+    assert guest.stdout is not None
+    line = await guest.stdout.readline()
+    if not line:
+        assert guest.stderr is not None
+        raise AssertionError(f"the guest ended: {await guest.stderr.read()!r}")
+    return json.loads(line)
+
+
+FAMILY = """
+# Busy processes that count in a shared file, each with a slot of 8 bytes: a main process, a child with a thread, a grandchild,
+# a child in a group of its own, one in a session of its own, and two daemons (forked twice, parent gone, every file
+# closed, environment wiped), one of them with a child.
+raw = open('counters', 'r+b')
+counters = mmap.mmap(raw.fileno(), 4096)
+
+def count(slot):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    counters[slot * 16:slot * 16 + 8] = os.getpid().to_bytes(8, 'little')
+    number = 0
+    while True:
+        number += 1
+        counters[slot * 16 + 8:slot * 16 + 16] = number.to_bytes(8, 'little')
+
+def fork(slot, before=lambda: None):
+    if os.fork() == 0:
+        before()
+        count(slot)
+
+def daemon(slot, then=lambda: None):
+    middle = os.fork()
+    if middle == 0:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        os.chdir('/')
+        for number in range(3):
+            os.close(number)
+        then()
+        os.execve(sys.executable, [sys.executable, '-Ic', DAEMON, path, str(slot)], {})
+    os.waitpid(middle, 0)
+
+path = os.path.abspath('counters')
+DAEMON = '''
+import mmap, os, sys
+counters = mmap.mmap(os.open(sys.argv[1], os.O_RDWR), 4096)
+slot, number = int(sys.argv[2]), 0
+counters[slot * 16:slot * 16 + 8] = os.getpid().to_bytes(8, 'little')
+while True:
+    number += 1
+    counters[slot * 16 + 8:slot * 16 + 16] = number.to_bytes(8, 'little')
+'''
+
+if os.fork() == 0:
+    fork(1)
+    threading.Thread(target=lambda: [None for _ in iter(int, 1)], daemon=True).start()
+    count(2)
+fork(3, lambda: os.setpgid(0, 0))
+fork(4, os.setsid)
+daemon(5)
+daemon(6, lambda: fork(7, os.setsid))
+"""
+MEMBERS = 8
+
+
+class Family:
+    """A guest with seven descendants that try to be lost, and the file in which all of them count."""
+
+    def __init__(self, workspace: Path) -> None:
+        self._path = workspace / "counters"
+        self._path.write_bytes(bytes(4096))
+        with self._path.open("r+b") as file:
+            self._counters = mmap.mmap(file.fileno(), 4096)
+
+    async def start(self, stage: Stage, *, main: str = "count(0)", nice: bool = False) -> Guest:
+        guest = await stage.act(FAMILY + main, stdout="null", stderr="null", nice=nice)
+        await eventually(lambda: all(self.numbers()[1:]), "all descendants count")
+        return guest
+
+    def pids(self) -> list[int]:
+        return [self._value(slot * 16) for slot in range(MEMBERS)]
+
+    def numbers(self) -> list[int]:
+        return [self._value(slot * 16 + 8) for slot in range(MEMBERS)]
+
+    def _value(self, offset: int) -> int:
+        return int.from_bytes(self._counters[offset : offset + 8], "little")
