@@ -203,7 +203,7 @@ class _Agent:
             else:
                 control.write_json(path, {"scheduler_url": self._link.url, **known.model_dump()})
         if known is not None:
-            self._link.use_token(known.token)
+            await self._link.use_token(known.token)
             self._identity = known
             _log.info("this node is %s (%s) in the pool of %s", known.name, known.node_id, self._link.url)
         return known
@@ -214,7 +214,7 @@ class _Agent:
 
     def _changed(self) -> None:
         if self._runner is not None:
-            self._owner.be_attentive(guests_run=self._runner.has_guests)
+            self._owner.be_attentive(guests_run=self._runner.hand.has_guests)
         if self._session is not None:
             self._session.offer_may_have_changed()
         self._status_due.set()
@@ -240,8 +240,8 @@ class _Agent:
             word_id=self._owner.word_id,
             lending=lending or now.lending,
             sentences=tuple(render(item) for item in now.reasons),
-            running=self._runner.running_count if self._runner is not None else 0,
-            frozen=self._runner.frozen_count if self._runner is not None else 0,
+            running=self._runner.hand.running_count if self._runner is not None else 0,
+            frozen=self._runner.hand.frozen_count if self._runner is not None else 0,
             node_id=self._identity.node_id if self._identity is not None else "",
             name=self._identity.name if self._identity is not None else "",
             scheduler_url=self._link.url,

@@ -46,7 +46,7 @@ class Attempt:
     grace_s: float
     state: AttemptState = AttemptState.LEASED
     guest: Guest | None = None
-    """The process that runs it; a warm one is shared with the attempts that come after it."""
+    """The process that runs it, while it does; a warm one is shared with the attempts that come after it."""
     clock: RunClock | None = None
     """From the moment it was RUNNING."""
     vacating_at_s: float | None = None
@@ -80,8 +80,13 @@ class Attempt:
         )
 
     def timeout_in_s(self, now_s: float) -> float | None:
-        """Seconds until it has run for its timeout; None while it is frozen, on its way out, or has none."""
-        if self.spec.timeout_s is None or self.clock is None or self.state is not AttemptState.RUNNING:
+        """Seconds until it has run for its timeout; None while it is frozen, on its way out, over, or has none."""
+        if (
+            self.spec.timeout_s is None
+            or self.clock is None
+            or self.guest is None
+            or self.state is not AttemptState.RUNNING
+        ):
             return None
         return self.spec.timeout_s - self.clock.running_s(now_s)
 

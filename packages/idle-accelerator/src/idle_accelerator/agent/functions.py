@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import cast
 
 from idle_accelerator.agent.attempts import Attempt
-from idle_accelerator.agent.link import Link, digest_file
+from idle_accelerator.agent.link import Link
 from idle_accelerator.agent.workloads.function import Call, Returned
 from idle_accelerator.agent.workspace import BlobCache, InputMissing
-from idle_accelerator.errors import IdleError
+from idle_accelerator.errors import IdleError, StorageFull, Unavailable
 from idle_accelerator.wire import packing
 from idle_accelerator.wire.exchange import AttemptReport
 from idle_accelerator.wire.ids import AttemptRef
@@ -51,7 +51,7 @@ async def _content(name: str, payload: Payload, cache: BlobCache) -> bytes:
     try:
         path = await cache.get(payload.blob)
     except IdleError as error:
-        if error.http_status == 503:
+        if isinstance(error, Unavailable | StorageFull):
             raise
         raise InputMissing(name, error.message) from error
     with path.open("rb") as file:
@@ -102,7 +102,6 @@ async def _payload(result: bytes | Path, link: Link) -> Payload:
     if isinstance(result, bytes):
         digest = await link.store_bytes(result)
         return Payload(blob=digest, size_bytes=len(result))
-    digest, size_bytes = await asyncio.to_thread(digest_file, result)
-    await link.store_blob(result, digest, size_bytes)
+    digest, size_bytes = await link.store_file(result)
     await asyncio.to_thread(result.unlink)
     return Payload(blob=digest, size_bytes=size_bytes)

@@ -1,36 +1,34 @@
-"""Everything that this agent holds: takes leases in hand, starts what fits, and obeys core.reclaim when the owner comes."""
+"""Takes leases in hand, starts what fits, and obeys core.reclaim when the owner comes."""
 
 import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from idle_accelerator.agent.attempts import Attempt
 from idle_accelerator.agent.availability import Availability
-from idle_accelerator.agent.sandbox import Guest, KillFailed
-from idle_accelerator.agent.sandbox.types import FreezeFailed
-from idle_accelerator.agent.single import TROUBLE_S, Single, Workshop, ended_by_us
+from idle_accelerator.agent.hand import Hand
+from idle_accelerator.agent.sandbox import FreezeFailed, Guest
+from idle_accelerator.agent.single import Single, Workshop, ended_by_us, kill_guest
 from idle_accelerator.agent.slots import LINGER_S, FunctionJob
 from idle_accelerator.core.reclaim import Action, Instruction, next_deadline_s, reclaim
-from idle_accelerator.core.resources import demand, minus, times
+from idle_accelerator.core.resources import demand, times
 from idle_accelerator.wire.exchange import ExchangeAnswer, Order
 from idle_accelerator.wire.ids import AttemptRef
 from idle_accelerator.wire.jobs import Function, JobSpec
-from idle_accelerator.wire.nodes import Offer, WarmJob
+from idle_accelerator.wire.nodes import Offer
 from idle_accelerator.wire.reasons import Reason, reason
 from idle_accelerator.wire.resources import Resources
 from idle_accelerator.wire.states import AttemptState
 
 _log = logging.getLogger(__name__)
-SPECS_KEPT = 64
-"""Specs of jobs without attempts here, so that the scheduler need not send them again."""
 TELL_STATES_EVERY_S = 0.25
 """States on the way are told no more often: most short tasks end before."""
 _END_S = 10.0
+_HOUR_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +50,9 @@ class Runner:
         self._limits = limits
         self._availability = availability
         self._on_change = on_change
-        self._specs: dict[str, JobSpec] = {}
-        self._waiting: deque[Attempt] = deque()
-        self._singles: dict[Attempt, Single] = {}
-        self._jobs: dict[str, FunctionJob] = {}
+        self.hand = Hand()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._dying: set[Guest] = set()
         self._poke = asyncio.Event()
         self._stopping = False
 
@@ -67,24 +63,29 @@ class Runner:
         now = self._availability
         trouble = self._shop.trouble.now
         if trouble is not None and now.lending in ("available", "lent"):
-            return Offer(lending="in_use", free=self._free(), warm=self._warm(), reasons=(trouble,))
+            return Offer(
+                lending="in_use",
+                free=self.hand.free_of(self._limits.total),
+                warm=self.hand.warm(),
+                reasons=(trouble,),
+            )
         return Offer(
             lending=now.lending,
-            free=self._free(),
+            free=self.hand.free_of(self._limits.total),
             only_jobs=now.only_jobs,
-            warm=self._warm(),
+            warm=self.hand.warm(),
             reasons=now.reasons,
         )
 
     def known_jobs(self) -> tuple[str, ...]:
-        return tuple(self._specs)
+        return tuple(self.hand.specs)
 
     def take_in(self, answer: ExchangeAnswer) -> None:
         """Leases and orders of an answer; both may have been seen before."""
         for grant in answer.grants:
             if grant.spec is not None:
-                self._specs[grant.job_id] = grant.spec
-            spec = self._specs.get(grant.job_id)
+                self.hand.specs[grant.job_id] = grant.spec
+            spec = self.hand.specs.get(grant.job_id)
             if spec is None:
                 continue  # Forgotten meanwhile: the lease is granted again, with its spec, as it is not held.
             for task_index, epoch in grant.attempts:
@@ -97,9 +98,14 @@ class Runner:
             self.apply()
 
     def _accept(self, attempt: Attempt) -> None:
+        if times(self._limits.total, demand(attempt.spec.requirements)) < 1:
+            self._reject(
+                attempt, reason("agent.not_available")
+            )  # granted to an earlier agent, which lent more
+            return
         workload = attempt.spec.workload
         if isinstance(workload, Function) and not attempt.spec.inputs and not attempt.spec.outputs:
-            job = self._jobs.get(attempt.ref.job_id)
+            job = self.hand.jobs.get(attempt.ref.job_id)
             if job is None:
                 job = FunctionJob(
                     attempt.ref.job_id,
@@ -111,14 +117,14 @@ class Runner:
                     on_begin=self._poke.set,
                     on_change=self._changed,
                 )
-                self._jobs[attempt.ref.job_id] = job
+                self.hand.jobs[attempt.ref.job_id] = job
             job.queue.append(attempt)
         else:
-            self._waiting.append(attempt)
+            self.hand.waiting.append(attempt)
 
     def _obey(self, order: Order) -> None:
         ref = AttemptRef(order.job_id, order.task_index, order.epoch)
-        attempt = next((item for item in self._attempts_of(ref.job_id) if item.ref == ref), None)
+        attempt = next((item for item in self.hand.attempts_of(ref.job_id) if item.ref == ref), None)
         if attempt is None:
             # Its end is on its way, or it is over for both sides.
             if order.reason.code == "lease.stale":
@@ -141,7 +147,7 @@ class Runner:
     def apply(self) -> None:
         """Do what core.reclaim says now, then start what may be started."""
         now_s = time.monotonic()
-        attempts = {attempt.key: attempt for attempt in self._attempts()}
+        attempts = {attempt.key: attempt for attempt in self.hand.attempts()}
         instructions = reclaim(
             self._availability.owner,
             [attempt.guest_state() for attempt in attempts.values()],
@@ -188,7 +194,7 @@ class Runner:
                 attempt.clock.thaw(now_s)
                 self._shop.outbox.state(attempt.report(AttemptState.RUNNING))
         if not self._availability.owner.lent:
-            for job in self._jobs.values():
+            for job in self.hand.jobs.values():
                 job.close_idle(for_s=0.0, now_s=now_s)
 
     def _freeze(self, guest: Guest) -> bool:
@@ -212,11 +218,11 @@ class Runner:
             attempt.clock.thaw(now_s)
         attempt.move(AttemptState.VACATING)
         self._shop.outbox.state(attempt.report(AttemptState.VACATING, why))
-        single = self._singles.get(attempt)
+        single = self.hand.singles.get(attempt)
         if single is not None:
             single.vacate()
             return
-        job = self._jobs.get(attempt.ref.job_id)
+        job = self.hand.jobs.get(attempt.ref.job_id)
         slot = job.slot_of(attempt) if job is not None else None
         if slot is not None:
             slot.notify()
@@ -224,9 +230,9 @@ class Runner:
     def _reject(self, attempt: Attempt, why: Reason) -> None:
         """Give back a lease that has not begun."""
         attempt.vacate_reason = why
-        if attempt in self._waiting:
-            self._waiting.remove(attempt)
-        job = self._jobs.get(attempt.ref.job_id)
+        if attempt in self.hand.waiting:
+            self.hand.waiting.remove(attempt)
+        job = self.hand.jobs.get(attempt.ref.job_id)
         if job is not None:
             job.drop_queued(attempt)
         if attempt.stale:
@@ -239,10 +245,18 @@ class Runner:
             self._reject(attempt, attempt.vacate_reason or reason("lease.stale"))
             return
         if attempt.guest is not None:
-            self._spawn(_kill_guest(attempt.guest))
-        elif (single := self._singles.get(attempt)) is not None:
+            if attempt.guest not in self._dying:
+                self._dying.add(attempt.guest)
+                self._spawn(self._kill_guest(attempt.guest))
+        elif (single := self.hand.singles.get(attempt)) is not None:
             attempt.vacating_at_s = attempt.vacating_at_s or time.monotonic()
             single.vacate()
+
+    async def _kill_guest(self, guest: Guest) -> None:
+        try:
+            await kill_guest(guest)
+        finally:
+            self._dying.discard(guest)
 
     # Starting.
 
@@ -251,48 +265,33 @@ class Runner:
         if self._stopping:
             return
         now_s = time.monotonic()
-        while self._waiting:
-            attempt = self._waiting[0]
+        while self.hand.waiting:
+            attempt = self.hand.waiting[0]
             if not self._make_room(demand(attempt.spec.requirements), now_s):
                 break
-            self._waiting.popleft()
+            self.hand.waiting.popleft()
             single = Single(attempt, self._shop, threads=_threads(attempt.spec), on_begin=self._poke.set)
-            self._singles[attempt] = single
+            self.hand.singles[attempt] = single
             self._spawn(self._run_single(attempt, single))
-        for job in list(self._jobs.values()):
-            while job.wants_slot() and self._make_room(demand(job.spec.requirements), now_s):
-                job.open_slot()
+        self._open_slots()
+        for job in self.hand.jobs.values():
             job.feed()
 
     async def _run_single(self, attempt: Attempt, single: Single) -> None:
         try:
             await single.run()
         finally:
-            self._singles.pop(attempt, None)
+            self.hand.singles.pop(attempt, None)
             self._ended()
 
     def _make_room(self, needed: Resources, now_s: float) -> bool:
         """Whether it fits now; warm processes without work make way."""
-        if times(self._free(), needed) < 1:
+        if times(self.hand.free_of(self._limits.total), needed) < 1:
             return False
-        if times(self._free(warm_counts=True), needed) < 1:
-            for job in self._jobs.values():
+        if times(self.hand.free_of(self._limits.total, warm_counts=True), needed) < 1:
+            for job in self.hand.jobs.values():
                 job.close_idle(for_s=0.0, now_s=now_s)
         return True
-
-    def _free(self, *, warm_counts: bool = False) -> Resources:
-        """What is lent less what is in use. A warm process without work is in the way of nobody."""
-        free = self._limits.total
-        for attempt in self._singles:
-            free = minus(free, demand(attempt.spec.requirements))
-        for job in self._jobs.values():
-            used = sum(1 for slot in job.slots if warm_counts or slot.is_busy)
-            if used:
-                free = minus(free, demand(job.spec.requirements), used)
-        return free
-
-    def _warm(self) -> tuple[WarmJob, ...]:
-        return tuple(job.warm() for job in self._jobs.values() if job.slots or job.queue)
 
     # Ends.
 
@@ -303,16 +302,14 @@ class Runner:
     def _changed(self) -> None:
         """Something began, ended or moved: look at the deadlines anew, and tell whoever shows or sends it."""
         if not self._stopping:
-            for job_id in [job_id for job_id, job in self._jobs.items() if not job.queue and not job.slots]:
-                del self._jobs[job_id]
-            self._start_slots()
+            self.hand.tidy()
+            self._open_slots()
         self._poke.set()
         self._on_change()
-        self._trim_specs()
 
-    def _start_slots(self) -> None:
+    def _open_slots(self) -> None:
         now_s = time.monotonic()
-        for job in list(self._jobs.values()):
+        for job in list(self.hand.jobs.values()):
             while job.wants_slot() and self._make_room(demand(job.spec.requirements), now_s):
                 job.open_slot()
 
@@ -331,30 +328,29 @@ class Runner:
 
     def _next_deadline_s(self) -> float:
         now_s = time.monotonic()
-        deadlines = [now_s + 3600.0]
-        states = [attempt.guest_state() for attempt in self._running()]
+        deadlines = [now_s + _HOUR_S]
+        states = [
+            attempt.guest_state() for attempt in self.hand.running() if attempt.guest not in self._dying
+        ]
         reclaim_s = next_deadline_s(states, vacate_after_s=self._limits.vacate_after_s)
         if reclaim_s is not None:
             deadlines.append(reclaim_s)
-        for attempt in self._running():
+        for attempt in self.hand.running():
             left_s = attempt.timeout_in_s(now_s)
             if left_s is not None:
                 deadlines.append(now_s + left_s)
             if attempt.told_state is not attempt.state and attempt.clock is not None:
                 deadlines.append(attempt.clock.started_at_s + TELL_STATES_EVERY_S)
-        if self._shop.trouble.now is not None:
-            deadlines.append(now_s + TROUBLE_S)
         deadlines += [
             slot.idle_since_s + LINGER_S
-            for job in self._jobs.values()
-            for slot in job.slots
+            for slot in self.hand.slots()
             if slot.idle_since_s is not None and not slot.closing
         ]
         return min(deadlines)
 
     def _act_on_time(self) -> None:
         now_s = time.monotonic()
-        for attempt in self._running():
+        for attempt in self.hand.running():
             left_s = attempt.timeout_in_s(now_s)
             if left_s is not None and left_s <= 0 and not attempt.timed_out:
                 attempt.timed_out = True
@@ -364,60 +360,26 @@ class Runner:
                     self._shop.outbox.state(attempt.report(AttemptState.RUNNING))
                 attempt.told_state = attempt.state
                 self._shop.outbox.news.set()
-        for job in self._jobs.values():
+        for job in self.hand.jobs.values():
             job.close_idle(for_s=LINGER_S, now_s=now_s)
         self.apply()
-
-    # The whole.
-
-    def _running(self) -> list[Attempt]:
-        """Attempts that a process runs or is being prepared for; of the calls in a warm process's hands, the first."""
-        current = [slot.current for job in self._jobs.values() for slot in job.slots]
-        return [*self._singles, *(attempt for attempt in current if attempt is not None)]
-
-    def _attempts(self) -> list[Attempt]:
-        of_jobs = [attempt for job in self._jobs.values() for attempt in job.attempts()]
-        return [*self._singles, *of_jobs, *self._waiting]
-
-    def _attempts_of(self, job_id: str) -> list[Attempt]:
-        job = self._jobs.get(job_id)
-        if job is not None:
-            return job.attempts()
-        return [item for item in (*self._singles, *self._waiting) if item.ref.job_id == job_id]
-
-    @property
-    def has_guests(self) -> bool:
-        """Whether any process of a guest may run."""
-        return bool(self._singles) or any(job.slots for job in self._jobs.values())
-
-    @property
-    def running_count(self) -> int:
-        return sum(attempt.state is not AttemptState.LEASED for attempt in self._attempts())
-
-    @property
-    def frozen_count(self) -> int:
-        return sum(attempt.state is AttemptState.SUSPENDED for attempt in self._attempts())
-
-    @property
-    def is_empty(self) -> bool:
-        return not self._attempts()
 
     async def stop(self) -> None:
         """Everything goes: notice, grace, kill. On return nothing of any guest runs, and every end is filed."""
         self._stopping = True
-        for attempt in self._attempts():
+        for attempt in self.hand.attempts():
             if attempt.vacating_at_s is None:
                 self._vacate(attempt, reason("agent.stopping"))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._limits.grace_s + _END_S):
-                while not self.is_empty:
+                while self.hand.attempts():
                     await asyncio.sleep(0.02)
                     self.apply()
-        for job in list(self._jobs.values()):
+        for job in list(self.hand.jobs.values()):
             await job.end()
-        for attempt in self._singles:
+        for attempt in self.hand.singles:
             if attempt.guest is not None:
-                await _kill_guest(attempt.guest)
+                await kill_guest(attempt.guest)
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=_END_S)
 
@@ -426,22 +388,6 @@ class Runner:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _trim_specs(self) -> None:
-        if len(self._specs) > SPECS_KEPT:
-            held = {attempt.ref.job_id for attempt in self._attempts()}
-            for job_id in list(self._specs):
-                if len(self._specs) <= SPECS_KEPT:
-                    break
-                if job_id not in held:
-                    del self._specs[job_id]
-
 
 def _threads(spec: JobSpec) -> int:
     return max(1, int(spec.requirements.cpus))
-
-
-async def _kill_guest(guest: Guest) -> None:
-    try:
-        await guest.kill()
-    except KillFailed as error:
-        _log.error("%s %s", error.message, error.hint)

@@ -1,14 +1,13 @@
 """Attempts with a workspace and a process of their own: commands, and functions that have input or output files."""
 
 import asyncio
-import contextlib
 import errno
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from idle_accelerator.agent.attempts import Attempt, RunClock
 from idle_accelerator.agent.functions import FunctionCode, outcome_of
@@ -27,12 +26,13 @@ from idle_accelerator.agent.workspace import (
     store_outputs,
     wipe_soon,
 )
-from idle_accelerator.errors import IdleError, TooLarge
+from idle_accelerator.errors import IdleError, StorageFull, TooLarge, Unavailable
 from idle_accelerator.wire.exchange import AttemptReport, LogChunk
 from idle_accelerator.wire.jobs import Command, Function
 from idle_accelerator.wire.reasons import Reason, reason, render
 from idle_accelerator.wire.states import AttemptState
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _PIPES_END_S = 5.0
 """How long output is waited for after the last process of a task is gone."""
@@ -100,6 +100,7 @@ class Single:
         self._workspace: Path | None = None
         self._preparing: asyncio.Task[None] | None = None
         self._host: FunctionHost | None = None
+        self._killing: asyncio.Task[None] | None = None
         self._logs: list[LogChunk] = []
 
     def vacate(self) -> None:
@@ -163,6 +164,8 @@ class Single:
             return self._failed(reason("agent.spawn_failed", detail=(error.strerror or str(error))[:500]))
         except (KillFailed, TooLarge) as error:
             return self._failed(reason("agent.spawn_failed", detail=error.message[:500]))
+        except StorageFull:
+            return self._gone(reason("agent.disk_full"))
         except IdleError as error:
             return self._gone(reason("agent.spawn_failed", detail=error.message[:500]))
 
@@ -252,9 +255,10 @@ class Single:
             return self._after_death(death)
         finally:
             await self._end(host.guest)
-        if self._attempt.stale:
+        attempt = self._attempt
+        if attempt.stale:
             return self._left()
-        report = await outcome_of(returned, self._attempt, self._shop.link)
+        report = await patiently(attempt, lambda: outcome_of(returned, attempt, self._shop.link))
         kept = await self._with_outputs()
         update: dict[str, object] = {"artifacts": kept.artifacts}
         if report.state is AttemptState.SUCCEEDED and kept.reason is not None:
@@ -277,19 +281,20 @@ class Single:
         if attempt.vacating_at_s is None:
             attempt.move(AttemptState.RUNNING)
         else:
-            # The owner came back while it was being started.
-            self._notify()
+            # The owner came back while it was being started: it has nothing to save.
+            self._killing = asyncio.create_task(kill_guest(guest), name=f"kill {attempt.ref}")
         self._on_begin()
 
     async def _until_end(self, guest: Guest) -> GuestExit:
         try:
             return await guest.wait()
         finally:
+            self._attempt.guest = None
             self._shop.guest_ended(guest)
 
     async def _end(self, guest: Guest) -> None:
-        with contextlib.suppress(KillFailed):
-            await guest.kill()
+        await kill_guest(guest)
+        self._attempt.guest = None
         self._shop.guest_ended(guest)
 
     async def _with_outputs(self) -> AttemptReport:
@@ -299,15 +304,7 @@ class Single:
         if not patterns:
             return attempt.report(AttemptState.SUCCEEDED, reason("task.done"))
         found = await asyncio.to_thread(find_outputs, self._required_workspace(), patterns)
-        while True:
-            try:
-                artifacts = await store_outputs(self._shop.link, found)
-                break
-            except IdleError as error:
-                if error.http_status not in (503, 507) or attempt.stale:
-                    raise
-                _log.warning("outputs of %s wait: %s", attempt.ref, error.message)
-                await asyncio.sleep(_STORE_RETRY_S)
+        artifacts = await patiently(attempt, lambda: store_outputs(self._shop.link, found))
         why = (
             reason("task.done")
             if found.refused is None
@@ -343,6 +340,29 @@ class Single:
         return self._attempt.report(AttemptState.FAILED, why).model_copy(
             update={"usage": self._attempt.usage()}
         )
+
+
+async def patiently(attempt: Attempt, store: Callable[[], Awaitable[T]]) -> T:
+    """What a task made is kept until the scheduler has it, however long that is away or out of room.
+
+    Raises what ``store`` raises for other reasons, or when nobody waits for the attempt any more.
+    """
+    while True:
+        try:
+            return await store()
+        except (Unavailable, StorageFull) as error:
+            if attempt.stale:
+                raise
+            _log.warning("what %s made waits for the scheduler: %s", attempt.ref, error.message)
+            await asyncio.sleep(_STORE_RETRY_S)
+
+
+async def kill_guest(guest: Guest) -> None:
+    """On return none of it lives, or the log says what the kernel does not let go."""
+    try:
+        await guest.kill()
+    except KillFailed as error:
+        _log.error("%s %s", error.message, error.hint)
 
 
 def ended_by_us(attempt: Attempt) -> AttemptReport:

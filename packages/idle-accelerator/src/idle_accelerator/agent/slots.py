@@ -16,8 +16,8 @@ from pathlib import Path
 from idle_accelerator.agent.attempts import Attempt, RunClock
 from idle_accelerator.agent.functions import FunctionCode, outcome_of
 from idle_accelerator.agent.output import cut
-from idle_accelerator.agent.sandbox import Guest, KillFailed, SpawnFailed
-from idle_accelerator.agent.single import Workshop, death_reason, ended_by_us
+from idle_accelerator.agent.sandbox import Guest, SpawnFailed
+from idle_accelerator.agent.single import Workshop, death_reason, ended_by_us, kill_guest, patiently
 from idle_accelerator.agent.workloads.contract import task_environment
 from idle_accelerator.agent.workloads.function import FunctionHost, HostDied, Output, Returned
 from idle_accelerator.agent.workspace import InputMissing, wipe_soon
@@ -190,8 +190,7 @@ class Slot:
     async def end(self) -> None:
         self.closing = True
         if self.guest is not None:
-            with suppress(KillFailed):
-                await self.guest.kill()
+            await kill_guest(self.guest)
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
 
@@ -262,8 +261,7 @@ class Slot:
                 self.host = host
                 await self._converse(host)
             finally:
-                with suppress(KillFailed):
-                    await asyncio.shield(host.guest.kill())
+                await asyncio.shield(kill_guest(host.guest))
                 shop.guest_ended(host.guest)
         except InputMissing as error:
             job.fail_next(reason("agent.input_missing", path=error.path, detail=error.detail[:500]))
@@ -320,7 +318,7 @@ class Slot:
             outbox.forget(attempt.ref)
             return
         try:
-            outbox.finish(await outcome_of(returned, attempt, self.job.shop.link))
+            outbox.finish(await patiently(attempt, lambda: outcome_of(returned, attempt, self.job.shop.link)))
         except (IdleError, OSError) as error:
             attempt.vacate_reason = reason(
                 "agent.spawn_failed", detail=f"its result could not be stored: {error}"[:500]

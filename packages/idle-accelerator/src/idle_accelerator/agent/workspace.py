@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from idle_accelerator.agent.link import Link, digest_file
-from idle_accelerator.errors import IdleError
+from idle_accelerator.agent.link import Link
+from idle_accelerator.errors import IdleError, StorageFull, Unavailable
 from idle_accelerator.wire.jobs import Artifact, InputFile, check_workspace_path
 
 CACHE_LIMIT_BYTES = 4 * 1024**3
@@ -102,12 +102,12 @@ class Workspaces:
         return path
 
     async def stage(self, inputs: Sequence[InputFile], workspace: Path) -> None:
-        """Puts every input in its place. Raises InputMissing, Unavailable (the scheduler), or OSError of the disk."""
+        """Puts every input in its place. Raises InputMissing, Unavailable (the scheduler), StorageFull or OSError of the disk."""
         for item in inputs:
             try:
                 source = await self._cache.get(item.digest)
             except IdleError as error:
-                if error.http_status == 503:
+                if isinstance(error, Unavailable | StorageFull):
                     raise
                 raise InputMissing(item.path, error.message) from error
             await asyncio.to_thread(_place, source, workspace / item.path, executable=item.executable)
@@ -249,10 +249,9 @@ def _why_not(path: str, file: Path) -> str | None:
 
 
 async def store_outputs(link: Link, found: FoundOutputs) -> tuple[Artifact, ...]:
-    """Has the scheduler keep every file. Raises Unavailable or StorageFull of the scheduler, or OSError."""
+    """Has the scheduler keep every file. Raises Unavailable or StorageFull of the scheduler, InvalidInput for what cannot be read."""
     artifacts: list[Artifact] = []
     for path, file in found.files:
-        digest, size_bytes = await asyncio.to_thread(digest_file, file)
-        await link.store_blob(file, digest, size_bytes)
+        digest, size_bytes = await link.store_file(file)
         artifacts.append(Artifact(path=path, digest=digest, size_bytes=size_bytes))
     return tuple(artifacts)

@@ -1,0 +1,84 @@
+"""What the agent has in hand: leases that wait, attempts with a process of their own, function jobs with warm processes."""
+
+from collections import deque
+from collections.abc import Iterator
+
+from idle_accelerator.agent.attempts import Attempt
+from idle_accelerator.agent.single import Single
+from idle_accelerator.agent.slots import FunctionJob, Slot
+from idle_accelerator.core.resources import demand, minus
+from idle_accelerator.wire.jobs import JobSpec
+from idle_accelerator.wire.nodes import WarmJob
+from idle_accelerator.wire.resources import Resources
+from idle_accelerator.wire.states import AttemptState
+
+SPECS_KEPT = 64
+"""Specs of jobs without attempts here, so that the scheduler need not send them again."""
+
+
+class Hand:
+    """Only keeps the books; the runner decides."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[Attempt] = deque()
+        """Of commands, and of functions with files: in the order in which they are started."""
+        self.singles: dict[Attempt, Single] = {}
+        self.jobs: dict[str, FunctionJob] = {}
+        self.specs: dict[str, JobSpec] = {}
+
+    def attempts(self) -> list[Attempt]:
+        of_jobs = (attempt for job in self.jobs.values() for attempt in job.attempts())
+        return [*self.singles, *of_jobs, *self.waiting]
+
+    def attempts_of(self, job_id: str) -> list[Attempt]:
+        job = self.jobs.get(job_id)
+        if job is not None:
+            return job.attempts()
+        return [item for item in (*self.singles, *self.waiting) if item.ref.job_id == job_id]
+
+    def running(self) -> list[Attempt]:
+        """Attempts that a process runs or is being prepared for; of the calls in a warm process's hands, the first."""
+        current = (slot.current for slot in self.slots())
+        return [*self.singles, *(attempt for attempt in current if attempt is not None)]
+
+    def slots(self) -> Iterator[Slot]:
+        return (slot for job in self.jobs.values() for slot in job.slots)
+
+    @property
+    def has_guests(self) -> bool:
+        """Whether any process of a guest may run."""
+        return bool(self.singles) or any(True for _ in self.slots())
+
+    @property
+    def running_count(self) -> int:
+        return sum(attempt.state is not AttemptState.LEASED for attempt in self.attempts())
+
+    @property
+    def frozen_count(self) -> int:
+        return sum(attempt.state is AttemptState.SUSPENDED for attempt in self.attempts())
+
+    def free_of(self, total: Resources, *, warm_counts: bool = False) -> Resources:
+        """``total`` less what is in use. A warm process without work is in the way of nobody, unless ``warm_counts``."""
+        free = total
+        for attempt in self.singles:
+            free = minus(free, demand(attempt.spec.requirements))
+        for job in self.jobs.values():
+            used = sum(1 for slot in job.slots if warm_counts or slot.is_busy)
+            if used:
+                free = minus(free, demand(job.spec.requirements), used)
+        return free
+
+    def warm(self) -> tuple[WarmJob, ...]:
+        return tuple(job.warm() for job in self.jobs.values() if job.slots or job.queue)
+
+    def tidy(self) -> None:
+        """Let go of function jobs that are over, and of specs that nobody needs."""
+        for job_id in [job_id for job_id, job in self.jobs.items() if not job.queue and not job.slots]:
+            del self.jobs[job_id]
+        if len(self.specs) <= SPECS_KEPT:
+            return
+        held = {attempt.ref.job_id for attempt in self.attempts()}
+        for job_id in [job_id for job_id in self.specs if job_id not in held]:
+            if len(self.specs) <= SPECS_KEPT:
+                break
+            del self.specs[job_id]
