@@ -217,3 +217,20 @@ async def test_a_full_disk_refuses_all_of_a_job_and_more_room_ends_it(small_disk
     bench = StoreBench(writer_engine(small_disk / "scheduler.sqlite3"))
     assert len(bench.do(lambda connection: connection.execute(select(jobs)).all())) == accepted + 1
     bench.close()
+
+
+async def test_what_is_relied_on_is_synced_and_a_heartbeat_is_not(tmp_path: Path) -> None:
+    def synchronous(connection: Connection) -> int:
+        return int(connection.exec_driver_sql("PRAGMA synchronous").scalar_one())
+
+    store = Store(tmp_path)
+    await store.open()
+    try:
+        assert await store.write(synchronous) == 2, "FULL: on disk before the answer"
+        assert await store.write(synchronous, durable=False) == 1, "NORMAL: no fsync"
+        together = await asyncio.gather(
+            *(store.write(synchronous, durable=number == 3) for number in range(6)), store.write(synchronous)
+        )
+        assert together[3] == together[-1] == 2, "one that must be on disk takes all of its transaction along"
+    finally:
+        await store.close()

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import schemathesis
 from conftest import SchedulerProcess, unused_port
@@ -164,3 +166,15 @@ def fuzz(pool: Pool, cases: Any) -> None:
         case.validate_response(response, checks=checks)
 
     run()
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+def test_the_documentation_page_needs_nobody_elsewhere(
+    scheduler_process: SchedulerProcess, page: str
+) -> None:
+    with httpx2.Client(base_url=scheduler_process.url) as http:
+        text = http.get(page).text
+        assert re.findall(r"""(?:src|href)=["'](https?:)?//""", text) == []
+        needed = re.findall(r"""(?:src|href)=["'](/[^"']+)["']""", text)
+        assert needed
+        assert [http.get(path).status_code for path in needed] == [200] * len(needed)

@@ -9,6 +9,7 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -55,7 +56,10 @@ def create_app(config: SchedulerConfig) -> FastAPI:
         finally:
             await state.close()
 
-    app = FastAPI(title="idle-accelerator", version=__version__, description=_DESCRIPTION, lifespan=lifespan)
+    # With its own copies of what the page at /docs needs: a pool may have no way out, and asks nobody's CDN.
+    app = FastAPIOffline(
+        title="idle-accelerator", version=__version__, description=_DESCRIPTION, lifespan=lifespan
+    )
     app.state.scheduler = state
     for noun in (jobs, tasks, nodes, exchange, blobs, health):
         app.include_router(noun.router)

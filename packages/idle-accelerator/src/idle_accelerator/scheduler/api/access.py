@@ -10,7 +10,7 @@ from idle_accelerator.scheduler.state import SchedulerState
 from idle_accelerator.scheduler.store.nodes import node_by_token
 
 
-def state_of(request: Request) -> SchedulerState:
+async def state_of(request: Request) -> SchedulerState:  # async, or it would be called in a thread
     return cast("SchedulerState", request.app.state.scheduler)
 
 

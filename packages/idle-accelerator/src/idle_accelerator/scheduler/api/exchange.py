@@ -24,6 +24,7 @@ from idle_accelerator.scheduler.store.waiting import load_requirements
 from idle_accelerator.wire.exchange import ExchangeAnswer, ExchangeRequest, Grant
 from idle_accelerator.wire.jobs import JobSpec
 from idle_accelerator.wire.resources import Resources
+from idle_accelerator.wire.states import LIVE_ATTEMPT_STATES
 
 router = APIRouter(prefix="/v1/nodes", tags=["nodes"])
 _DRAINING = {"lending": "draining"}
@@ -45,7 +46,9 @@ async def exchange(request: Request, state: State, node: NodeOfPath) -> Response
         outcome = apply_exchange(connection, node, said, now=now)
         return outcome, add_logs(connection, node, said.logs)
 
-    outcome, logged = await state.store.write(change)
+    # What the agent forgets once this is answered must be on disk; a heartbeat need not.
+    durable = bool(said.logs) or any(item.state not in LIVE_ATTEMPT_STATES for item in said.reports)
+    outcome, logged = await state.store.write(change, durable=durable)
     # From here to the matchmaker's door nothing is awaited: whoever has changed something since finds the node waiting.
     for job_id in outcome.jobs_moved | logged:
         state.signals.call(job_id)

@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from idle_accelerator import locks
 from idle_accelerator.errors import Conflict
-from idle_accelerator.scheduler.store.engines import READERS, reader_engine, writer_engine
+from idle_accelerator.scheduler.store.engines import READERS, Syncing, reader_engine, writer_engine
 from idle_accelerator.scheduler.store.migrations import migrate
 from idle_accelerator.scheduler.store.writer import Writer, translate
 
@@ -46,7 +46,7 @@ class Store:
             self._lock.close()
             raise
         self._path.chmod(0o600)
-        self._writer = Writer(engine)
+        self._writer = Writer(engine, sync=Syncing())
         self._writer.start(asyncio.get_running_loop())
         self._readers = reader_engine(self._path)
         self._threads = ThreadPoolExecutor(max_workers=READERS, thread_name_prefix="store-reader")
@@ -59,9 +59,9 @@ class Store:
         if self._lock is not None:
             self._lock.close()
 
-    async def write(self, operation: Callable[[Connection], T]) -> T:
-        """Runs in the writer's transaction; answers after the commit. See Writer.run for what it raises."""
-        return await self._writer.run(operation)
+    async def write(self, operation: Callable[[Connection], T], *, durable: bool = True) -> T:
+        """Runs in the writer's transaction; answers after the commit. See Writer.run for ``durable``, and for what it raises."""
+        return await self._writer.run(operation, durable=durable)
 
     async def read(self, operation: Callable[[Connection], T]) -> T:
         """Runs on a read-only connection, in a thread of its own."""

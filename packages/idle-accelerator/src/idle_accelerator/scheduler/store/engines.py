@@ -1,13 +1,13 @@
 """Connections to SQLite: one that writes, several that only read.
 
-WAL with synchronous=FULL: a commit has been fsynced when it returns. Only the writing connection ever checkpoints;
+WAL with synchronous=FULL: a durable commit has been fsynced when it returns. Only the writing connection ever checkpoints;
 SQLite before 3.51.3 can corrupt its WAL when two connections do so at once.
 """
 
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import NullPool, QueuePool
 
 READERS = 4
@@ -30,6 +30,25 @@ def writer_engine(path: Path) -> Engine:
     )
     _begin_with(engine, "BEGIN IMMEDIATE")
     return engine
+
+
+class Syncing:
+    """Switches a writing connection between its two kinds of transactions, by way of ``PRAGMA synchronous``.
+
+    https://sqlite.org/pragma.html#pragma_synchronous: in WAL mode NORMAL loses no consistency, only the newest commits
+    in a power cut; the next FULL commit syncs the whole log, with all that was committed before it.
+    """
+
+    def __init__(self) -> None:
+        self._full = True
+
+    def __call__(self, connection: Connection, durable: bool) -> None:
+        if durable != self._full:
+            # On the driver's own cursor: SQLAlchemy would begin a transaction first, in which the pragma does nothing.
+            cursor = connection.connection.cursor()
+            cursor.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            cursor.close()
+            self._full = durable
 
 
 def reader_engine(path: Path) -> Engine:

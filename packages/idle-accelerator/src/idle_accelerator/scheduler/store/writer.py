@@ -9,7 +9,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
@@ -22,12 +22,20 @@ _BATCH_LIMIT = 512
 _log = logging.getLogger(__name__)
 
 
+class _Asked(NamedTuple):
+    operation: Operation
+    future: asyncio.Future[Any]
+    durable: bool
+
+
 class Writer:
     """Runs operations one after another, many to a transaction. An operation that raises undoes itself alone."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, sync: Callable[[Connection, bool], None]) -> None:
+        """``sync``: has the transactions of this connection that begin from now on be on disk when they are committed, or not."""
         self._engine = engine
-        self._queue: queue.SimpleQueue[tuple[Operation, asyncio.Future[Any]] | None] = queue.SimpleQueue()
+        self._sync = sync
+        self._queue: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._closed = False
@@ -46,8 +54,9 @@ class Writer:
                 self._queue.put(None)
         self._thread.join()
 
-    async def run(self, operation: Callable[[Connection], T]) -> T:
-        """The operation's result, after it is on disk.
+    async def run(self, operation: Callable[[Connection], T], *, durable: bool = True) -> T:
+        """The operation's result, after its commit. A durable one is on disk then, with all that was committed before it; what
+        is not durable may be undone by a power cut, never by a crash of this process.
 
         Raises what the operation raised (then nothing of it is kept), or StorageFull when the disk cannot take the commit.
         """
@@ -55,7 +64,7 @@ class Writer:
             if self._closed or self._loop is None:
                 raise Unavailable("the scheduler is stopping.", hint="Try again in a few seconds.")
             future: asyncio.Future[T] = self._loop.create_future()
-            self._queue.put((operation, future))
+            self._queue.put(_Asked(operation, future, durable))
         return await future
 
     def _run(self) -> None:
@@ -63,7 +72,7 @@ class Writer:
             ending = False
             while not ending:
                 first = self._queue.get()
-                batch: list[tuple[Operation, asyncio.Future[Any]]] = []
+                batch: list[_Asked] = []
                 ending = first is None
                 if first is not None:
                     batch.append(first)
@@ -77,6 +86,7 @@ class Writer:
                     else:
                         batch.append(following)
                 if batch:
+                    self._sync(connection, any(asked.durable for asked in batch))
                     self._settle(_commit(connection, batch))
 
     def _settle(self, outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
@@ -94,19 +104,18 @@ class Writer:
 
 
 def _commit(
-    connection: Connection, batch: list[tuple[Operation, asyncio.Future[Any]]]
+    connection: Connection, batch: list[_Asked]
 ) -> list[tuple[asyncio.Future[Any], Any, BaseException | None]]:
     try:
         with connection.begin():
             if len(batch) == 1:  # no savepoint: the transaction is the operation's own
-                operation, future = batch[0]
-                return [(future, operation(connection), None)]
-            return [(future, *_apart(connection, operation)) for operation, future in batch]
+                return [(batch[0].future, batch[0].operation(connection), None)]
+            return [(asked.future, *_apart(connection, asked.operation)) for asked in batch]
     except Exception as error:  # noqa: BLE001  # nothing of the batch was kept: everyone in it must hear so
         failure = translate(error)
         if not isinstance(failure, IdleError) or isinstance(failure, StorageFull | Unavailable):
             _log.error("a transaction of %d operation(s) failed: %s", len(batch), failure)
-        return [(future, None, failure) for _, future in batch]
+        return [(asked.future, None, failure) for asked in batch]
 
 
 def _apart(connection: Connection, operation: Operation) -> tuple[Any, BaseException | None]:

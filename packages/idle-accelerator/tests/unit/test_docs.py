@@ -1,0 +1,110 @@
+"""The documents tell the truth: links lead somewhere, commands exist, tables are those of the code."""
+
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from idle_accelerator.agent.workloads.contract import task_environment
+from idle_accelerator.core.attempt import TRANSITIONS
+from idle_accelerator.wire.ids import AttemptRef
+from idle_accelerator.wire.states import LIVE_ATTEMPT_STATES, AttemptState
+
+ROOT = Path(__file__).parents[4]
+PAGES = sorted(
+    path
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("packages/*/README.md")]
+    if ".venv" not in path.parts
+)
+READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
+
+
+def fences(path: Path, language: str) -> list[str]:
+    return re.findall(
+        rf"^ *```{language}\n(.*?)^ *```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+
+
+def commands() -> list[tuple[str, str]]:
+    return [
+        (path.name, line.strip())
+        for path in PAGES
+        if path.parent.name != "idle-sense"  # a library of its own, with a command of its own
+        for block in fences(path, "sh")
+        for line in block.splitlines()
+        if line.strip()
+    ]
+
+
+@cache
+def help_of(command: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "idle_accelerator.cli", command, "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"idlectl has no command {command!r}"
+    return done.stdout
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_somewhere(path: Path) -> None:
+    text = re.sub(r"^ *```.*?^ *```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    targets = [target for target in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in target]
+    missing = [target for target in targets if not (path.parent / target).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize(("page", "line"), commands())
+def test_every_command_exists_with_its_flags(page: str, line: str) -> None:
+    words = shlex.split(line, comments=True)
+    if words[:2] == ["python3", "run.py"]:
+        words = words[2:]
+        if words[0] in ("test", "bench", "lock"):
+            assert words[0] in (ROOT / "run.py").read_text(encoding="utf-8"), page
+            return
+        words = words[1:] if words[0] == "idlectl" else words
+    elif words[0] == "idlectl":
+        words = words[1:]
+    else:
+        pytest.fail(f"{page}: a command of another program: {line}")
+    own = words[1 : words.index("--")] if "--" in words else words[1:]
+    flags = [word for word in own if word.startswith("--")]
+    described = help_of(words[0])
+    assert [flag for flag in flags if flag not in described] == []
+
+
+def test_both_readmes_show_the_same_commands() -> None:
+    english, chinese = READMES
+    assert fences(english, "sh") == fences(chinese, "sh")
+    assert fences(english, "python") == fences(chinese, "python")
+
+
+def test_the_table_of_states_is_that_of_the_code() -> None:
+    text = (ROOT / "docs/reference/attempt-states.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| ([A-Z]+) \| ([A-Z, ]+) \|$", text, re.MULTILINE))
+    table = {state: set(after.split(", ")) for state, after in rows.items()}
+    assert table == {
+        state.value: {after.value for after in TRANSITIONS[state]} for state in LIVE_ATTEMPT_STATES
+    }
+    described = re.findall(r"^\| ([A-Z]+) \| [a-z]", text, re.MULTILINE)
+    assert set(described) == {state.value for state in AttemptState}
+
+
+def test_the_contract_names_the_variables_that_a_task_gets(tmp_path: Path) -> None:
+    text = (ROOT / "docs/reference/task-contract.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| `(IDLE_\w+)` \|", text, re.MULTILINE))
+    given = task_environment(
+        ref=AttemptRef("j" + "a" * 16, 0, 1),
+        task_count=1,
+        threads=1,
+        workspace=tmp_path,
+        grace_s=5.0,
+        extra={},
+    )
+    assert named == {name for name in given if name.startswith("IDLE_")}
