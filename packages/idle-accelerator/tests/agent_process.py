@@ -92,6 +92,14 @@ class AgentProcess:
             self.kill9()
 
 
+def lives(process: psutil.Process) -> bool:
+    """A zombie does not: it only waits for somebody to read its exit status, here for the tests' own process."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _is_helper(process: psutil.Process) -> bool:
     try:
         return any(part.endswith(("keeper.py", "template.py")) for part in process.cmdline())

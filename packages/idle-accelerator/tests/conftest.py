@@ -17,6 +17,10 @@ sys.path.insert(
     0, str(Path(__file__).parent)
 )  # so that tests can import pool_builders, which stands beside this file
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background of a script: then processes that these tests start and stop by Ctrl-C would not hear it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 _START_S = 30.0
 _STOP_S = 20.0
 _SERVE = """

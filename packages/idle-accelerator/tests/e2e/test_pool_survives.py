@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from agent_process import AgentProcess, until
+from agent_process import AgentProcess, lives, until
 from conftest import SchedulerProcess
 from pool_builders import UserClient, command_spec
 
@@ -79,7 +79,7 @@ def test_a_killed_agents_tasks_are_done_by_others_and_counted_once(
     until(lambda: user.job(job).view.counts.succeeded >= 10, what="some tasks are done")
     guests = victim.guests()
     victim.kill9()
-    until(lambda: not any(guest.is_running() for guest in guests), what="its guests died with it")
+    until(lambda: not any(lives(guest) for guest in guests), what="its guests died with it")
     assert ended(user, job) is JobState.SUCCEEDED
     results = all_results(user, job)
     assert sorted(item.index for item in results) == list(range(80))
@@ -188,7 +188,7 @@ def test_cancel_and_timeout_kill_the_whole_tree(
     assert len(guests) == 2
     user.http.post(f"/v1/jobs/{cancelled}/cancel")
     assert ended(user, cancelled) is JobState.CANCELLED
-    assert not any(guest.is_running() for guest in guests)
+    assert not any(lives(guest) for guest in guests)
     timed = user.submit(python(code, timeout_s=1.0))
     assert ended(user, timed) is JobState.FAILED
     (result,) = all_results(user, timed)
@@ -205,7 +205,7 @@ def test_a_stopped_agent_gives_its_work_back_at_no_charge(
     until(lambda: "up" in output(user, job, 0), what="the task runs")
     guests = agent.guests()
     assert agent.stop() == 0
-    assert not any(guest.is_running() for guest in guests)
+    assert not any(lives(guest) for guest in guests)
     (attempt,) = user.task(job, 0).attempts
     assert attempt.state is AttemptState.VACATED
     task = user.tasks(job).tasks[0]
