@@ -1,5 +1,6 @@
-"""Programs that pip cannot bring: installed by apt-get where that needs no question, else named."""
+"""Programs and libraries that pip cannot bring: installed by apt-get where that needs no question, else named."""
 
+import ctypes
 import dataclasses
 import os
 import shutil
@@ -12,12 +13,22 @@ from bootstrap.console import ProblemError, run_quietly, say
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SystemPackage:
-    """A program that some tests or benches drive."""
+    """A program or a library that some tests or benches need."""
 
     apt_name: str
-    programs: tuple[str, ...]
+    programs: tuple[str, ...] = ()
     """Any of these on PATH will do."""
+    library: str | None = None
+    """The shared library that the package brings, by the name that programs link to."""
     serves: str
+
+    def is_here(self) -> bool:
+        if any(shutil.which(name) for name in self.programs):
+            return True
+        try:
+            return self.library is not None and ctypes.CDLL(self.library) is not None
+        except OSError:
+            return False
 
 
 FOR_TESTS = (
@@ -29,6 +40,11 @@ FOR_TESTS = (
         apt_name="chromium",
         programs=("chromium", "chromium-browser", "google-chrome"),
         serves="the web page in a real browser",
+    ),
+    SystemPackage(
+        apt_name="libatomic1",
+        library="libatomic.so.1",
+        serves="the web page in a real browser (the Node that drives it links to this)",
     ),
 )
 FOR_BENCHES = (
@@ -70,7 +86,7 @@ def apt_install(names: Sequence[str]) -> bool:
 
 
 def lacking(wanted: Sequence[SystemPackage]) -> list[SystemPackage]:
-    return [package for package in wanted if not any(shutil.which(name) for name in package.programs)]
+    return [package for package in wanted if not package.is_here()]
 
 
 def ensure(wanted: Sequence[SystemPackage]) -> None:

@@ -1,28 +1,19 @@
-"""A zoom into the Mandelbrot set: each frame is a task that renders a PNG, and all frames are joined into one picture.
+r"""A zoom into the Mandelbrot set: each task renders one frame as a PNG; all frames are joined into zoom/zoom.png.
 
-    .venv/bin/python examples/mandelbrot.py zoom
+    .venv/bin/python examples/mandelbrot.py          on Windows: .venv\Scripts\python examples\mandelbrot.py
 
 Start a pool first: python3 run.py up. Your own machine is in use while you sit at it; to lend it all the same:
 python3 run.py idlectl lend --for 10m
 """
 
-import sys
+from math import cos, log2
 from pathlib import Path
 from struct import pack
 from zlib import compress, crc32
 
 from idle_accelerator import Client
 
-SIZE, DEPTH, FRAMES, COLUMNS = 160, 160, 12, 4
-
-
-def escape(c: complex) -> float:
-    z = 0j
-    for step in range(DEPTH):
-        z = z * z + c
-        if abs(z) > 2:
-            return step / DEPTH
-    return 0.0
+SIZE, FRAMES, COLUMNS, DEPTH, CENTRE = 160, 12, 4, 250, -0.743643887 + 0.131825904j
 
 
 def png(rows: list[bytes]) -> bytes:
@@ -31,22 +22,26 @@ def png(rows: list[bytes]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(pack(">I", len(c) - 4) + c + pack(">I", crc32(c)) for c in chunks)
 
 
+def colour(c: complex) -> bytes:
+    z, step = 0j, 0
+    while abs(z) < 16 and step < DEPTH:
+        z, step = z * z + c, step + 1
+    hue = 2 * log2(step + 2 - log2(log2(abs(z) + 2)))
+    return bytes(int(128 + 127 * cos(hue + tone)) * (step < DEPTH) for tone in (3.4, 2.6, 1.6))
+
+
 def frame(number: int) -> tuple[bytes, list[bytes]]:
     side = [(i / SIZE - 0.5) * 3 / 2**number for i in range(SIZE)]
-    grid = [[escape(complex(-0.743643887 + x, 0.131825904 + y)) for x in side] for y in side]
-    rows = [bytes(int(255 * v**power) for v in line for power in (0.9, 0.55, 0.3)) for line in grid]
+    rows = [b"".join(colour(CENTRE + complex(x, -y)) for x in side) for y in side]
     return png(rows), rows
 
 
-to = Path(sys.argv[1] if len(sys.argv) > 1 else "zoom")
-to.mkdir(exist_ok=True)
-strips: list[bytes] = []
+(to := Path("zoom")).mkdir(exist_ok=True)
+grids: list[list[bytes]] = []
 with Client() as client:
-    for number, (picture, rows) in enumerate(client.map(frame, range(FRAMES))):
+    for number, (picture, grid) in enumerate(client.map(frame, range(FRAMES))):
         (to / f"frame-{number:02}.png").write_bytes(picture)
-        if number % COLUMNS == 0:
-            strips += [b""] * SIZE
-        strips[-SIZE:] = [left + right for left, right in zip(strips[-SIZE:], rows, strict=True)]
+        grids.append(grid)
         print(f"  frame {number + 1} of {FRAMES}", flush=True)
-(to / "zoom.png").write_bytes(png(strips))
-print(f"{to / 'zoom.png'}: {FRAMES} frames of {SIZE} × {SIZE}")
+rows = [b"".join(row) for n in range(0, FRAMES, COLUMNS) for row in zip(*grids[n : n + COLUMNS], strict=True)]
+print(f"{to / 'zoom.png'}: {(to / 'zoom.png').write_bytes(png(rows))} bytes, {FRAMES} frames")

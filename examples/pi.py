@@ -1,9 +1,9 @@
-"""π by throwing darts: an array of 16 tasks of a plain program, each with its own index as seed.
+r"""π by throwing darts: an array of 16 tasks of a plain program, each with its own index as seed.
 
-    .venv/bin/python examples/pi.py
+    .venv/bin/python examples/pi.py                  on Windows: .venv\Scripts\python examples\pi.py
 
 Start a pool first: python3 run.py up. Your own machine is in use while you sit at it; to lend it all the same:
-python3 run.py idlectl lend --for 10m
+python3 run.py idlectl lend --for 10m. The program is any program: this one needs python3 on the nodes' PATH.
 """
 
 from idle_accelerator import Client

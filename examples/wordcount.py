@@ -1,6 +1,6 @@
-"""The words of a directory of text files, counted by one call of a function for each file.
+r"""The words of a directory of text files, counted by one call of a function for each file.
 
-    .venv/bin/python examples/wordcount.py docs
+    .venv/bin/python examples/wordcount.py docs      on Windows: .venv\Scripts\python examples\wordcount.py docs
 
 Start a pool first: python3 run.py up. Your own machine is in use while you sit at it; to lend it all the same:
 python3 run.py idlectl lend --for 10m
@@ -15,11 +15,12 @@ from idle_accelerator import Client
 
 
 def count(text: str) -> Counter[str]:
-    return Counter(re.findall(r"[a-z]{4,}", text.lower()))
+    return Counter(re.findall(r"[^\W\d_]{4,}", text.lower()))
 
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs")
-texts = [path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.md"))]
+files = [path for path in sorted(folder.rglob("*")) if path.suffix in (".md", ".txt")]
+texts = [path.read_text(encoding="utf-8") for path in files]
 print(f"counting the words of {len(texts)} files …", flush=True)
 with Client() as client:
     words = sum(map(Counter, client.map(count, texts)), Counter[str]())

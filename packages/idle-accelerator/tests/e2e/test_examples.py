@@ -2,6 +2,7 @@
 
 import os
 import re
+import struct
 import subprocess
 import sys
 import zlib
@@ -46,17 +47,42 @@ def test_pi_is_near_pi(run: Run) -> None:
     assert float(lines[-1].rpartition("≈")[2]) == pytest.approx(3.14159, abs=0.01)
 
 
-def test_the_zoom_is_one_picture_of_all_frames(run: Run, tmp_path: Path) -> None:
-    run("mandelbrot.py", "zoom")
-    assert len(list((tmp_path / "zoom").glob("frame-*.png"))) == 12
-    content = (tmp_path / "zoom" / "zoom.png").read_bytes()
+def rows_of(path: Path) -> list[bytes]:
+    """The rows of an RGB picture as the example writes it. Fails where it is no well-formed PNG."""
+    content = path.read_bytes()
     assert content[:8] == b"\x89PNG\r\n\x1a\n"
-    width, height = (int.from_bytes(content[start : start + 4], "big") for start in (16, 20))
-    assert (width, height) == (640, 480)
-    start = content.index(b"IDAT")
-    rows = zlib.decompress(content[start + 4 : start + 4 + int.from_bytes(content[start - 4 : start], "big")])
-    assert len(rows) == height * (3 * width + 1)
-    assert len(set(rows)) > 100, "a picture has more than one colour"
+    chunks: dict[bytes, bytes] = {}
+    place = 8
+    while place < len(content):
+        (size,) = struct.unpack_from(">I", content, place)
+        chunk = content[place + 4 : place + 8 + size]
+        assert struct.unpack_from(">I", content, place + 8 + size) == (zlib.crc32(chunk),)
+        chunks[chunk[:4]] = chunk[4:]
+        place += 12 + size
+    assert list(chunks) == [b"IHDR", b"IDAT", b"IEND"]
+    width, height, *form = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
+    assert form == [8, 2, 0, 0, 0], "8 bits, RGB, not interlaced"
+    pixels, line = zlib.decompress(chunks[b"IDAT"]), 3 * width + 1
+    assert len(pixels) == height * line
+    assert set(pixels[::line]) == {0}, "no row is filtered"
+    return [pixels[start + 1 : start + line] for start in range(0, len(pixels), line)]
+
+
+def test_the_zoom_is_one_picture_of_all_frames(run: Run, tmp_path: Path) -> None:
+    run("mandelbrot.py")
+    frames = [rows_of(path) for path in sorted((tmp_path / "zoom").glob("frame-*.png"))]
+    picture = rows_of(tmp_path / "zoom" / "zoom.png")
+    assert (len(picture[0]), len(picture)) == (3 * 640, 480)
+    assert len(frames) == 12
+    for number, frame in enumerate(frames):
+        left, top = 480 * (number % 4), 160 * (number // 4)
+        assert [row[left : left + 480] for row in picture[top : top + 160]] == frame
+    # 0 is in the set, and far outside of it there is colour.
+    x = round((0.743643887 / 3 + 0.5) * 160)
+    y = round((0.131825904 / 3 + 0.5) * 160)
+    assert frames[0][y][3 * x : 3 * x + 3] == bytes(3)
+    assert frames[0][0][:3] != bytes(3)
+    assert all(len(set(b"".join(frame))) > 100 for frame in frames), "each frame has many shades"
 
 
 def test_words_are_counted_right(run: Run, tmp_path: Path) -> None:
@@ -70,9 +96,18 @@ def test_words_are_counted_right(run: Run, tmp_path: Path) -> None:
     assert found == Counter(idle=4, machines=2, that=1)
 
 
+def test_words_of_every_language_and_kind_of_text_file_count(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "texts" / "deeper"
+    folder.mkdir(parents=True)
+    (folder / "one.txt").write_text("Größe größe a1b2", encoding="utf-8")
+    (folder / "picture.bin").write_bytes(b"\xff\xfe")
+    assert run("wordcount.py", "texts").splitlines() == ["counting the words of 1 files …", "     2  größe"]
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_an_example_can_be_read_at_a_glance(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    code = text.split('"""', 2)[2]
-    assert len([line for line in code.splitlines() if line.strip()]) < 40
-    assert "python3 run.py up" in text
+    _, told, code = path.read_text(encoding="utf-8").split('"""', 2)
+    assert len([line for line in code.splitlines() if line.strip()]) < 30
+    assert f".venv/bin/python examples/{path.name}" in told
+    assert f".venv\\Scripts\\python examples\\{path.name}" in told
+    assert "python3 run.py up" in told

@@ -9,6 +9,7 @@ import pytest
 from idle_accelerator.errors import Forbidden, Unauthorized
 from idle_accelerator.scheduler.auth import (
     Gate,
+    KnownTokens,
     bearer,
     is_loopback,
     load_or_make_key,
@@ -112,3 +113,14 @@ def test_a_bearer_is_read_whatever_the_case_and_space() -> None:
     assert bearer({"authorization": "BEARER  abc "}) == "abc"
     assert bearer({"authorization": "Bearer "}) is None
     assert bearer({}) is None
+
+
+def test_a_tokens_node_is_believed_for_a_while_and_not_after_its_removal() -> None:
+    tokens = KnownTokens()
+    tokens.keep("a", "n1", now=100.0)
+    tokens.keep("b", "n2", now=100.0)
+    assert tokens.get("a", now=100.0 + KnownTokens.KNOWN_FOR_S - 1) == "n1"
+    assert tokens.get("a", now=100.0 + KnownTokens.KNOWN_FOR_S) is None
+    tokens.forget("n2")
+    assert tokens.get("b", now=101.0) is None
+    assert tokens.get("unknown", now=101.0) is None

@@ -1,4 +1,4 @@
-"""The documents tell the truth: links lead somewhere, commands exist, tables are those of the code."""
+"""The pages below docs/ tell the truth: their commands exist, their tables are those of the code."""
 
 import re
 import shlex
@@ -15,12 +15,7 @@ from idle_accelerator.wire.ids import AttemptRef
 from idle_accelerator.wire.states import LIVE_ATTEMPT_STATES, AttemptState
 
 ROOT = Path(__file__).parents[4]
-PAGES = sorted(
-    path
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("packages/*/README.md")]
-    if ".venv" not in path.parts
-)
-READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
+PAGES = sorted(ROOT.glob("docs/**/*.md"))
 
 
 def fences(path: Path, language: str) -> list[str]:
@@ -33,7 +28,6 @@ def commands() -> list[tuple[str, str]]:
     return [
         (path.name, line.strip())
         for path in PAGES
-        if path.parent.name != "idle-sense"  # a library of its own, with a command of its own
         for block in fences(path, "sh")
         for line in block.splitlines()
         if line.strip()
@@ -52,22 +46,11 @@ def help_of(command: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_link_leads_somewhere(path: Path) -> None:
-    text = re.sub(r"^ *```.*?^ *```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    targets = [target for target in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in target]
-    missing = [target for target in targets if not (path.parent / target).exists()]
-    assert missing == []
-
-
 @pytest.mark.parametrize(("page", "line"), commands())
 def test_every_command_exists_with_its_flags(page: str, line: str) -> None:
     words = shlex.split(line, comments=True)
     if words[:2] == ["python3", "run.py"]:
         words = words[2:]
-        if words[0] in ("test", "bench", "lock"):
-            assert words[0] in (ROOT / "run.py").read_text(encoding="utf-8"), page
-            return
         words = words[1:] if words[0] == "idlectl" else words
     elif words[0] == "idlectl":
         words = words[1:]
@@ -77,12 +60,6 @@ def test_every_command_exists_with_its_flags(page: str, line: str) -> None:
     flags = [word for word in own if word.startswith("--")]
     described = help_of(words[0])
     assert [flag for flag in flags if flag not in described] == []
-
-
-def test_both_readmes_show_the_same_commands() -> None:
-    english, chinese = READMES
-    assert fences(english, "sh") == fences(chinese, "sh")
-    assert fences(english, "python") == fences(chinese, "python")
 
 
 def test_the_table_of_states_is_that_of_the_code() -> None:

@@ -12,6 +12,7 @@ import os
 import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 from idle_accelerator.errors import Forbidden, Unauthorized
@@ -57,6 +58,32 @@ def is_loopback(host: str) -> bool:
 def bearer(headers: Mapping[str, str]) -> str | None:
     scheme, _, secret = headers.get("authorization", "").partition(" ")
     return secret.strip() if scheme.lower() == "bearer" and secret.strip() else None
+
+
+class KnownTokens:
+    """Tokens of nodes that were found in the store lately: each exchange carries one.
+
+    An entry is believed for KNOWN_FOR_S, since another process may remove a node; this one calls ``forget``.
+    """
+
+    KNOWN_FOR_S: ClassVar[float] = 10.0
+    _LIMIT: ClassVar[int] = 10_000
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, tuple[str, float]] = {}
+
+    def get(self, hashed: str, *, now: float) -> str | None:
+        """The node's id, if it is known."""
+        node_id, until = self._nodes.get(hashed, ("", 0.0))
+        return node_id if now < until else None
+
+    def keep(self, hashed: str, node_id: str, *, now: float) -> None:
+        if len(self._nodes) >= self._LIMIT:
+            self._nodes.clear()
+        self._nodes[hashed] = (node_id, now + self.KNOWN_FOR_S)
+
+    def forget(self, node_id: str) -> None:
+        self._nodes = {hashed: entry for hashed, entry in self._nodes.items() if entry[0] != node_id}
 
 
 class Gate:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from idle_accelerator.errors import IdleError
-from idle_accelerator.scheduler.auth import Gate
+from idle_accelerator.scheduler.auth import Gate, KnownTokens
 from idle_accelerator.scheduler.blobs import BlobStore
 from idle_accelerator.scheduler.clock import SteadyClock
 from idle_accelerator.scheduler.matchmaker import Matchmaker
@@ -41,6 +41,7 @@ class SchedulerState:
     gate: Gate
     clock: SteadyClock = field(default_factory=SteadyClock)
     signals: Signals = field(default_factory=Signals)
+    tokens: KnownTokens = field(default_factory=KnownTokens)
     ready: bool = False
 
     def __post_init__(self) -> None:

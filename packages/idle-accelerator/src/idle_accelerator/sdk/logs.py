@@ -5,7 +5,7 @@ from typing import Literal
 
 from idle_accelerator.sdk.feed import HELD_S
 from idle_accelerator.sdk.transport import Transport
-from idle_accelerator.wire.jobs import LogPage, TaskDetail
+from idle_accelerator.wire.jobs import LogPage, TaskDetail, TaskView
 from idle_accelerator.wire.states import TERMINAL_TASK_STATES
 
 LogStream = Literal["stdout", "stderr"]
@@ -54,12 +54,16 @@ class LogTail:
         self._job_id = job_id
         self._task = task
         self._stream: LogStream = stream
+        self._first: int | None = None
+        """The attempt to begin with: the newest one when this began, or the one after nothing."""
         self._epoch: int | None = None
         self._offset = 0
         self._over = False
 
     async def next_pieces(self) -> tuple[bytes, ...]:
         """At least one piece; none at the end."""
+        if self._first is None:
+            self._first = max(1, (await self._task_now()).epoch)
         while not self._over:
             page = await log_page(
                 self._transport,
@@ -70,6 +74,10 @@ class LogTail:
                 epoch=self._epoch,
                 wait_s=HELD_S,
             )
+            if self._epoch is None and page.epoch > self._first:
+                # It and perhaps others came and went between two looks.
+                self._epoch = self._first
+                continue
             if page.data:
                 self._epoch, self._offset = page.epoch or None, page.next_offset
                 return (page.data,)
@@ -79,8 +87,7 @@ class LogTail:
 
     async def _go_on(self, finished_epoch: int) -> None:
         """After an attempt's end: to the next attempt, or to the end."""
-        answer = await self._transport.get(f"/v1/jobs/{self._job_id}/tasks/{self._task}")
-        task = answer.read(TaskDetail).task
+        task = await self._task_now()
         if task.epoch > finished_epoch:
             # Those in between are read as well, so that nothing that was written is skipped.
             self._epoch, self._offset = finished_epoch + 1, 0
@@ -88,3 +95,7 @@ class LogTail:
             self._over = True
         else:
             await asyncio.sleep(_BETWEEN_ATTEMPTS_S)
+
+    async def _task_now(self) -> TaskView:
+        answer = await self._transport.get(f"/v1/jobs/{self._job_id}/tasks/{self._task}")
+        return answer.read(TaskDetail).task

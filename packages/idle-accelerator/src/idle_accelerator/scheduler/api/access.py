@@ -26,8 +26,15 @@ async def node_identity(request: Request, state: State) -> str | None:
     secret = bearer(request.headers)
     if secret is None:
         return None
-    row = await state.store.read(lambda connection: node_by_token(connection, token_hash(secret)))
-    return None if row is None else str(row.node_id)
+    hashed, now = token_hash(secret), state.clock.now()
+    known = state.tokens.get(hashed, now=now)
+    if known is None:
+        row = await state.store.read(lambda connection: node_by_token(connection, hashed))
+        if row is None:
+            return None
+        known = str(row.node_id)
+        state.tokens.keep(hashed, known, now=now)
+    return known
 
 
 async def require_node(request: Request, state: State, node: str) -> str:

@@ -100,5 +100,7 @@ async def remove(node: str, state: State) -> Response:
         stored.remove_node(connection, row.node_id)
         return str(row.node_id)
 
-    state.matchmaker.release(await state.store.write(change))
+    node_id = await state.store.write(change)
+    state.tokens.forget(node_id)
+    state.matchmaker.release(node_id)
     return Response(status_code=204)

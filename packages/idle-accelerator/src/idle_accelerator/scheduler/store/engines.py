@@ -87,7 +87,10 @@ def _on_connect(engine: Engine, pragmas: tuple[str, ...]) -> None:
 
 
 def _begin_with(engine: Engine, statement: str) -> None:
-    def begin(connection: Any) -> None:
-        connection.exec_driver_sql(statement)
+    def begin(connection: Connection) -> None:
+        # On the driver's own cursor: through SQLAlchemy it would cost as much as a small query.
+        cursor = connection.connection.cursor()
+        cursor.execute(statement)
+        cursor.close()
 
     event.listen(engine, "begin", begin)

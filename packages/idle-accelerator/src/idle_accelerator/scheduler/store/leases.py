@@ -81,6 +81,41 @@ _NODE = select(
     nodes.c.name, nodes.c.facts, nodes.c.incarnation, nodes.c.past_incarnation, nodes.c.seq, nodes.c.draining
 ).where(nodes.c.node_id == bindparam("wanted"))
 _SET_STATE = update(attempts).where(*_BY_KEY).values(state=bindparam("b_state"))
+_TAKE = (
+    update(tasks)
+    .where(
+        tasks.c.job_seq == bindparam("b_job_seq"),
+        tasks.c.task_index.in_(
+            select(tasks.c.task_index)
+            .where(tasks.c.job_seq == bindparam("b_job_seq"), TASK_QUEUED)
+            .order_by(tasks.c.task_index)
+            .limit(bindparam("b_count"))
+        ),
+    )
+    .values(state=TaskState.ACTIVE.value, epoch=tasks.c.epoch + 1, reason=None)
+    .returning(tasks.c.task_index, tasks.c.epoch)
+)
+_BEGIN_ATTEMPTS = insert(attempts)
+_COUNT_TAKEN = (
+    update(jobs)
+    .where(jobs.c.job_seq == bindparam("b_job_seq"))
+    .values(
+        queued=jobs.c.queued - bindparam("b_count"),
+        active=jobs.c.active + bindparam("b_count"),
+        state=bindparam("b_state"),
+    )
+)
+_HEARD = (
+    update(nodes)
+    .where(nodes.c.node_id == bindparam("b_node_id"))
+    .values(
+        {
+            name: bindparam(f"b_{name}")
+            for name in ("incarnation", "past_incarnation", "seq", "offer", "facts")
+        }
+    )
+    .values(last_seen_at=bindparam("b_now"), offered_at=bindparam("b_now"))
+)
 _RENEW = update(attempts).where(*_BY_KEY).values(lease_expires_at=bindparam("b_expires"))
 
 
@@ -94,24 +129,12 @@ def commit_plan(connection: Connection, plan: Plan, *, now: float) -> list[Grant
             continue
         if (node.incarnation, node.seq) != line.heard:
             continue
-        taken = connection.execute(
-            update(tasks)
-            .where(
-                tasks.c.job_seq == job.job_seq,
-                tasks.c.task_index.in_(
-                    select(tasks.c.task_index)
-                    .where(tasks.c.job_seq == job.job_seq, TASK_QUEUED)
-                    .order_by(tasks.c.task_index)
-                    .limit(line.count)
-                ),
-            )
-            .values(state=TaskState.ACTIVE.value, epoch=tasks.c.epoch + 1, reason=None)
-            .returning(tasks.c.task_index, tasks.c.epoch)
-        ).all()
+        key = {"b_job_seq": job.job_seq}
+        taken = connection.execute(_TAKE, {**key, "b_count": line.count}).all()
         if not taken:
             continue
         connection.execute(
-            insert(attempts),
+            _BEGIN_ATTEMPTS,
             [
                 {
                     "job_seq": job.job_seq,
@@ -133,11 +156,7 @@ def commit_plan(connection: Connection, plan: Plan, *, now: float) -> list[Grant
             failed=job.failed,
             cancelled=job.cancelled,
         )
-        connection.execute(
-            update(jobs)
-            .where(jobs.c.job_seq == job.job_seq)
-            .values(queued=jobs.c.queued - count, active=jobs.c.active + count, state=state.value)
-        )
+        connection.execute(_COUNT_TAKEN, {**key, "b_count": count, "b_state": state.value})
         granted.append(
             Granted(
                 node_id=line.node_id,
@@ -173,20 +192,19 @@ def apply_exchange(
     if outcome.fresh:
         held = {AttemptRef(item.job_id, *pair) for item in request.holding for pair in item.attempts}
         _reconcile(connection, node_id, live, held, reported, outcome, now=now)
-        values: dict[str, Any] = {
-            "incarnation": request.incarnation,
-            "seq": request.seq,
-            "last_seen_at": now,
-            "offer": request.offer.model_dump_json(),
-            "offered_at": now,
-        }
-        if not same:
-            values["past_incarnation"] = node.incarnation
         if request.facts is not None:
             # Its name is the one it was enrolled with: a machine may not call itself what another is trusted as.
             outcome.facts_json = request.facts.model_copy(update={"name": node.name}).model_dump_json()
-            values["facts"] = outcome.facts_json
-        connection.execute(update(nodes).where(nodes.c.node_id == node_id).values(values))
+        heard: dict[str, Any] = {
+            "b_node_id": node_id,
+            "b_incarnation": request.incarnation,
+            "b_past_incarnation": node.past_incarnation if same else node.incarnation,
+            "b_seq": request.seq,
+            "b_offer": request.offer.model_dump_json(),
+            "b_facts": outcome.facts_json,
+            "b_now": now,
+        }
+        connection.execute(_HEARD, heard)
     return outcome
 
 
