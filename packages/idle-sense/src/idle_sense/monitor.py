@@ -85,8 +85,9 @@ class Monitor:
     def start(self) -> None:
         """Starts the watch: a daemon thread that ends with ``close``. Twice is once."""
         if self._thread is None and not self._closing:
-            self._thread = threading.Thread(target=self._watch, name="idle-sense", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._watch, name="idle-sense", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def close(self) -> None:
         """Ends the watch and lets go of what the probes hold. Must not be called by a listener."""

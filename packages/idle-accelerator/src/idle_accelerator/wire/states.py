@@ -17,6 +17,7 @@ class AttemptState(StrEnum):
     VACATING = "VACATING"
     """Told to save and leave; killed after its grace. Crash: as RUNNING."""
     SUCCEEDED = "SUCCEEDED"
+    """Done; ends its task. Crash: its end stays in the agent's journal until the scheduler has it."""
     FAILED = "FAILED"
     """The task's own fault. The only end that spends the retry budget."""
     VACATED = "VACATED"
@@ -24,6 +25,7 @@ class AttemptState(StrEnum):
     REJECTED = "REJECTED"
     """The agent could not take the lease after all. Costs nothing."""
     CANCELLED = "CANCELLED"
+    """Its submitter cancelled it. Costs nothing."""
     LOST = "LOST"
     """The lease ran out or the agent forgot it; written by the scheduler. Has a small cap of its own."""
 
