@@ -213,6 +213,15 @@ def test_result_shows_output_by_task_and_fails_when_one_did(user, agent, capfd, 
     assert [item["exit_code"] for item in json.loads(capfd.readouterr().out)["results"]] == [0, 1]
 
 
+def test_an_output_that_was_not_collected_is_said(user, agent, capfd):
+    job_id = user.submit(command_spec("x", outputs=("out/*.png",)))
+    (ref,) = take_all(agent, 1)
+    why = reason("task.output_refused", detail="nothing matches 'out/*.png'")
+    agent.exchange(reports=[report(ref, AttemptState.SUCCEEDED, exit_code=0, reason=why)])
+    assert main(["result", job_id]) == 0
+    assert "task 0: an output was not collected: nothing matches 'out/*.png'" in capfd.readouterr().err
+
+
 def test_cancel_ends_what_waits_and_says_how_it_stands(user, capsys):
     ids = [user.submit(command_spec("x", tasks=4)) for _ in range(2)]
     assert main(["cancel", *ids]) == 0

@@ -42,6 +42,7 @@ def show_outcome(
     _say_failures(handle, failed, headed=headed, is_command=view.kind == "command")
     if view.kind == "command" and results and not failed and not headed:
         _copy(handle, results[0], "stderr")
+    _say_what_is_missing(results)
     _fetch(handle, results, to, task)
     return 0 if _is_complete(view, results, task) and not failed else 1
 
@@ -124,6 +125,15 @@ def _say_failures(
             _copy(handle, result, "stderr")
     if len(failed) > _FAILURES_SHOWN:
         say(f"… and {len(failed) - _FAILURES_SHOWN} more: idlectl job {short(handle.id)} --tasks")
+
+
+def _say_what_is_missing(results: "Sequence[TaskResult]") -> None:
+    """Tasks that succeeded, but whose outputs were not all as the submitter asked for them."""
+    told = [item for item in results if item.reason is not None and item.reason.code == "task.output_refused"]
+    for item in told[:_FAILURES_SHOWN]:
+        say(f"task {item.index}: {line(item.reason.sentence) if item.reason else ''}")
+    if len(told) > _FAILURES_SHOWN:
+        say(f"… and {len(told) - _FAILURES_SHOWN} more tasks lack outputs")
 
 
 def _fetch(

@@ -88,9 +88,6 @@ def _on_connect(engine: Engine, pragmas: tuple[str, ...]) -> None:
 
 def _begin_with(engine: Engine, statement: str) -> None:
     def begin(connection: Connection) -> None:
-        # On the driver's own cursor: through SQLAlchemy it would cost as much as a small query.
-        cursor = connection.connection.cursor()
-        cursor.execute(statement)
-        cursor.close()
+        connection.exec_driver_sql(statement)
 
     event.listen(engine, "begin", begin)

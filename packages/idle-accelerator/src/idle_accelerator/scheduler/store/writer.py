@@ -86,8 +86,22 @@ class Writer:
                     else:
                         batch.append(following)
                 if batch:
-                    self._sync(connection, any(asked.durable for asked in batch))
-                    self._settle(_commit(connection, batch))
+                    self._settle(self._commit(connection, batch))
+
+    def _commit(
+        self, connection: Connection, batch: list[_Asked]
+    ) -> list[tuple[asyncio.Future[Any], Any, BaseException | None]]:
+        try:
+            self._sync(connection, any(asked.durable for asked in batch))
+            with connection.begin():
+                if len(batch) == 1:  # no savepoint: the transaction is the operation's own
+                    return [(batch[0].future, batch[0].operation(connection), None)]
+                return [(asked.future, *_apart(connection, asked.operation)) for asked in batch]
+        except Exception as error:  # noqa: BLE001  # nothing of the batch was kept: everyone in it must hear so
+            failure = translate(error)
+            if not isinstance(failure, IdleError) or isinstance(failure, StorageFull | Unavailable):
+                _log.error("a transaction of %d operation(s) failed: %s", len(batch), failure)
+            return [(asked.future, None, failure) for asked in batch]
 
     def _settle(self, outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
         def in_loop() -> None:
@@ -101,21 +115,6 @@ class Writer:
 
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(in_loop)
-
-
-def _commit(
-    connection: Connection, batch: list[_Asked]
-) -> list[tuple[asyncio.Future[Any], Any, BaseException | None]]:
-    try:
-        with connection.begin():
-            if len(batch) == 1:  # no savepoint: the transaction is the operation's own
-                return [(batch[0].future, batch[0].operation(connection), None)]
-            return [(asked.future, *_apart(connection, asked.operation)) for asked in batch]
-    except Exception as error:  # noqa: BLE001  # nothing of the batch was kept: everyone in it must hear so
-        failure = translate(error)
-        if not isinstance(failure, IdleError) or isinstance(failure, StorageFull | Unavailable):
-            _log.error("a transaction of %d operation(s) failed: %s", len(batch), failure)
-        return [(asked.future, None, failure) for asked in batch]
 
 
 def _apart(connection: Connection, operation: Operation) -> tuple[Any, BaseException | None]:
