@@ -5,8 +5,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import idle_accelerator
-import idle_sense
 import idle_sense.sentences as sensed
 from idle_accelerator.wire import sentences
 from idle_accelerator.wire.reasons import Reason, render
@@ -73,16 +71,3 @@ def test_the_example_at_the_top_reads_as_it_says() -> None:
     shown = json.loads(block)
     sentence = shown.pop("sentence")
     assert render(Reason.model_validate(shown)) == sentence
-
-
-def test_what_nothing_gives_yet_is_said() -> None:
-    places = [Path(package.__file__).parent for package in (idle_accelerator, idle_sense)]
-    source = "".join(
-        path.read_text(encoding="utf-8")
-        for place in places
-        for path in place.rglob("*.py")
-        if path.name != "sentences.py"
-    )
-    unused = [code for table in rows().values() for code in table if f'"{code}"' not in source]
-    (line,) = re.findall(r"^- Nothing gives (.*) yet\.$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    assert re.findall(r"`([\w.]+)`", line) == unused

@@ -53,6 +53,12 @@ def test_every_code_of_the_source_has_its_sentence(where: str, code: str, names:
         assert placeholders(ENGLISH[code]) <= names, f"{where}: the sentence would not render"
 
 
+def test_no_sentence_waits_for_a_code_that_nobody_gives() -> None:
+    others = (path for path in SOURCE.rglob("*.py") if path.name != "sentences.py")
+    source = "".join(path.read_text(encoding="utf-8") for path in others)
+    assert [code for code in ENGLISH if f'"{code}"' not in source] == []
+
+
 def test_both_languages_say_the_same() -> None:
     assert set(ENGLISH) == set(CHINESE)
     for code, template in ENGLISH.items():
@@ -95,7 +101,7 @@ def test_every_sentence_renders_without_leftovers(code: str, language) -> None:
 
 def test_units_are_made_human_by_the_parameters_name() -> None:
     assert render(reason("task.timeout", timeout_s=600)) == "ran longer than its timeout of 10 min"
-    assert render(reason("task.output_limit", limit_bytes=1 << 20)) == "wrote more than 1.0 MiB to its output"
+    assert render(reason("node.disk_low", free_bytes=1 << 20)) == "only 1.0 MiB left on its disk"
     assert render(reason("match.cpus", needed=4.0, offered=0.5)) == "needs 4 cores, lends 0.5"
 
 

@@ -142,13 +142,6 @@ class Outbox:
             by_job.setdefault(ref.job_id, []).append((ref.task_index, ref.epoch))
         return tuple(HeldAttempts(job_id=job_id, attempts=tuple(pairs)) for job_id, pairs in by_job.items())
 
-    def holds_job(self, job_id: str) -> bool:
-        return any(ref.job_id == job_id for ref in self._held)
-
-    @property
-    def held_count(self) -> int:
-        return len(self._held)
-
     @property
     def is_empty(self) -> bool:
         """Whether every end and all output has been acknowledged."""

@@ -93,10 +93,6 @@ class Gate:
         self._key_hash = key_hash
         self._allowed = _LOOPBACK_NAMES | {host.lower() for host in allowed_hosts}
 
-    @property
-    def open_on_loopback(self) -> bool:
-        return self._key_hash is None
-
     def check_origin(self, headers: Mapping[str, str]) -> None:
         """Without a key, Host and Origin are all that tells the user's own program from a web page. Raises Forbidden."""
         if self._key_hash is not None:

@@ -42,6 +42,8 @@ class SchedulerState:
     clock: SteadyClock = field(default_factory=SteadyClock)
     signals: Signals = field(default_factory=Signals)
     tokens: KnownTokens = field(default_factory=KnownTokens)
+    heard_until: dict[str, float] = field(default_factory=dict[str, float])
+    """When a node's waiting request was answered: so long it has been heard of, though it last spoke before its wait."""
     ready: bool = False
 
     def __post_init__(self) -> None:

@@ -89,6 +89,8 @@ async def _ask(
             return_when=asyncio.FIRST_COMPLETED,
         )
     finally:
+        if not leaving.done():
+            state.heard_until[node_id] = state.clock.now()
         leaving.cancel()
         granted = state.matchmaker.leave(demand)
     return granted

@@ -102,5 +102,6 @@ async def remove(node: str, state: State) -> Response:
 
     node_id = await state.store.write(change)
     state.tokens.forget(node_id)
+    state.heard_until.pop(node_id, None)
     state.matchmaker.release(node_id)
     return Response(status_code=204)

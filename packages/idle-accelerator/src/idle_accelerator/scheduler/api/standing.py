@@ -38,7 +38,7 @@ def node_view(row: Any, state: SchedulerState) -> NodeView:
 def _offer_now(row: Any, state: SchedulerState) -> Offer:
     if row.last_seen_at is None:
         return Offer(lending="offline", reasons=(reason("node.never_seen"),))
-    silent_s = state.clock.now() - row.last_seen_at
+    silent_s = state.clock.now() - max(row.last_seen_at, state.heard_until.get(row.node_id, 0.0))
     offer = Offer.model_validate_json(row.offer)
     if offer.lending == "offline" and offer.reasons:
         return offer  # it has said goodbye, and why
