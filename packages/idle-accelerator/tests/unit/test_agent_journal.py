@@ -102,6 +102,19 @@ def test_the_end_of_a_task_is_never_told_before_its_output(tmp_path: Path) -> No
     assert len(batch.reports) == 1
 
 
+def test_output_that_was_on_its_way_survives_with_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    outbox = Outbox(opened(path))
+    outbox.hold(REF)
+    for chunk in cut(REF, "stdout", 0, b"first "):
+        outbox.log(chunk)
+    outbox.finish(succeeded(REF), cut(REF, "stdout", 6, b"last"))
+    outbox.take()  # written to the journal; the agent is killed before the answer comes
+    second = Outbox(opened(path))
+    second.recover(opened(path).unacknowledged)
+    assert [chunk.data for chunk in second.take().logs] == [b"first ", b"last"]
+
+
 def test_only_the_newest_state_is_told(tmp_path: Path) -> None:
     outbox = Outbox(opened(tmp_path / "journal.jsonl"))
     outbox.hold(REF)

@@ -61,7 +61,11 @@ class Outbox:
         """An attempt's end, with the last of its output. From here on it survives a crash of the agent."""
         end = EndedAttempt(report=report, logs=tuple(logs))
         self._states.pop(end.ref, None)
-        self._journal.ended(end)
+        # With the output that was on its way already: once the end is in the journal, nobody would write it again.
+        waiting = [
+            chunk for stream in ("stdout", "stderr") for chunk in self._logs.get((end.ref, stream), ())
+        ]
+        self._journal.ended(EndedAttempt(report=report, logs=(*waiting, *end.logs)))
         self._file(end)
 
     def _file(self, end: EndedAttempt) -> None:
