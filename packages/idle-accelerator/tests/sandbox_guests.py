@@ -79,13 +79,25 @@ async def all_end(pids: Iterable[int]) -> None:
 
 
 def descendants() -> set[int]:
-    """Live processes below this one, but for the keeper and templates."""
-    helpers = {template.pid for template in templates()} if sys.platform == "linux" else set[int]()
+    """Live processes below this one, but for the keeper, templates and what these hold in reserve."""
     return {
         process.pid
         for process in psutil.Process().children(recursive=True)
-        if process.pid not in helpers and alive(process.pid) and "keeper.py" not in _script(process)
+        if not _is_helper(process) and alive(process.pid) and "keeper.py" not in _script(process)
     }
+
+
+def _is_helper(process: psutil.Process) -> bool:
+    """A template or something it makes that is no guest yet: it works in the root directory."""
+    with contextlib.suppress(psutil.Error):
+        return sys.platform == "linux" and "template.py" in _script(process) and process.cwd() == "/"
+    return False
+
+
+def reserves() -> list[psutil.Process]:
+    """The guests to be that templates hold in reserve: they have a brand already."""
+    made = {template.pid for template in templates()}
+    return [child for child in psutil.Process().children() if child.pid not in made and _is_helper(child)]
 
 
 def templates() -> list[psutil.Process]:

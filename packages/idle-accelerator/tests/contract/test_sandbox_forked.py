@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
 import pytest
 from sandbox_guests import (
     Stage,
@@ -18,12 +19,13 @@ from sandbox_guests import (
     eventually,
     hear,
     open_descriptors,
+    reserves,
     templates,
     was_forked,
     write_actor,
 )
 
-from idle_accelerator.agent.sandbox import open_sandbox
+from idle_accelerator.agent.sandbox import kill_leftovers, open_sandbox
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere start_forked is start")
 
@@ -48,6 +50,17 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     stage = Stage(open_sandbox(), workspace, write_actor(tmp_path), forked=True)
     yield stage
     await stage.close()
+    assert not templates()
+    assert not reserves()
+
+
+async def stocked() -> psutil.Process:
+    """The one reserve, when it has been made and its template is at rest."""
+    await eventually(
+        lambda: len(reserves()) == 1 and not any(each.children() for each in templates()), "a reserve is made"
+    )
+    (reserve,) = reserves()
+    return reserve
 
 
 async def test_a_forked_guest_finds_itself_as_a_started_one_does(stage: Stage) -> None:
@@ -76,6 +89,7 @@ async def test_guests_share_nothing_but_the_loaded_program(stage: Stage) -> None
 async def test_it_is_a_child_of_the_agent_and_the_template_has_none(stage: Stage) -> None:
     guest = await stage.act("tell(os.getppid()); sys.stdin.readline()")
     assert await hear(guest) == os.getpid()
+    await stocked()
     (template,) = templates()
     assert template.children() == []
     assert template.num_fds() == 4
@@ -99,13 +113,19 @@ async def test_processes_of_multiprocessing_work_in_it(stage: Stage) -> None:
     assert await hear(guest) == [6, 24]
 
 
-async def test_a_template_that_was_killed_is_replaced(stage: Stage) -> None:
+@pytest.mark.parametrize("in_stock", [True, False])
+async def test_a_template_that_was_killed_is_replaced(stage: Stage, in_stock: bool) -> None:
     await (await stage.act("pass")).wait()
+    reserve = await stocked()
     (first,) = templates()
     first.kill()
+    if not in_stock:
+        reserve.kill()
     guest = await stage.act("tell('here'); sys.stdin.readline()")
     assert await hear(guest) == "here"
     assert was_forked(guest.pid)
+    assert (guest.pid == reserve.pid) is in_stock
+    await stocked()
     (second,) = templates()
     assert second.pid != first.pid
 
@@ -116,7 +136,9 @@ async def test_a_template_that_hangs_is_given_up_and_nothing_of_it_remains(
     from idle_accelerator.agent.host import forker
 
     await (await stage.act("pass")).wait()
+    reserve = await stocked()
     before = open_descriptors()
+    reserve.kill()
     (hung,) = templates()
     hung.send_signal(signal.SIGSTOP)
     monkeypatch.setattr(forker, "_ANSWER_LIMIT_S", 0.05)
@@ -134,10 +156,14 @@ async def test_a_template_that_hangs_is_given_up_and_nothing_of_it_remains(
     assert was_forked(again.pid)
 
 
-async def test_a_template_that_is_killed_at_any_moment_costs_no_guest(stage: Stage) -> None:
+@pytest.mark.parametrize("in_stock", [True, False])
+async def test_a_template_that_is_killed_at_any_moment_costs_no_guest(stage: Stage, in_stock: bool) -> None:
     await (await stage.act("pass")).wait()
     for delay_s in (0.0, 0.0003, 0.0006, 0.0009, 0.0012, 0.0016, 0.002):
+        reserve = await stocked()
         (template,) = templates()
+        if not in_stock:
+            reserve.kill()
         starting = asyncio.create_task(stage.act("tell('here'); sys.stdin.readline()"))
         await asyncio.sleep(delay_s)
         template.kill()
@@ -196,3 +222,91 @@ async def test_closing_ends_the_template(stage: Stage) -> None:
     assert not alive(template.pid)
     await all_end([template.pid])
     assert not templates()
+    assert not reserves()
+
+
+async def test_the_reserve_becomes_the_next_guest_and_another_is_made(stage: Stage) -> None:
+    assert not reserves()
+    first = await stage.act("tell(resource.getrlimit(resource.RLIMIT_RTTIME)[0]); sys.stdin.readline()")
+    reserve = await stocked()
+    second = await stage.act("tell(resource.getrlimit(resource.RLIMIT_RTTIME)[0]); sys.stdin.readline()")
+    assert second.pid == reserve.pid
+    assert (await stocked()).pid != reserve.pid
+    assert [str(await hear(first)), str(await hear(second))] == [first.record.brand, second.record.brand]
+    assert first.record.brand != second.record.brand
+
+
+async def test_a_reserve_is_branded_alone_in_its_session_and_holds_only_its_socket(stage: Stage) -> None:
+    guest = await stage.act("sys.stdin.readline()")
+    reserve = await stocked()
+    brand = reserve.rlimit(psutil.RLIMIT_RTTIME)[0]
+    assert brand != psutil.RLIM_INFINITY
+    assert str(brand) != guest.record.brand
+    assert os.getsid(reserve.pid) == os.getpgid(reserve.pid) == reserve.pid
+    assert reserve.num_fds() == 4
+    assert reserve.num_threads() == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_a_reserve_that_was_killed_is_collected_and_costs_no_guest(
+    stage: Stage, number: signal.Signals
+) -> None:
+    await (await stage.act("pass")).wait()
+    for wait in (True, False):
+        reserve = await stocked()
+        reserve.send_signal(number)
+        if wait:
+            await eventually(lambda pid=reserve.pid: not psutil.pid_exists(pid), "it is collected")
+        guest = await stage.act("tell('here'); sys.stdin.readline()")
+        assert await hear(guest) == "here"
+        assert was_forked(guest.pid)
+        await guest.kill()
+        await eventually(lambda pid=reserve.pid: not psutil.pid_exists(pid), "it is collected")
+
+
+async def test_a_reserve_that_hangs_is_given_up(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from idle_accelerator.agent.host import forker
+
+    await (await stage.act("pass")).wait()
+    reserve = await stocked()
+    reserve.suspend()
+    monkeypatch.setattr(forker, "_ANSWER_LIMIT_S", 0.05)
+    with caplog.at_level(logging.WARNING):
+        guest = await stage.act("tell('plain'); sys.stdin.readline()")
+    assert "without its template" in caplog.text
+    assert await hear(guest) == "plain"
+    assert not psutil.pid_exists(reserve.pid)
+
+
+async def test_freezing_killing_and_sweeping_guests_leave_the_reserve_alone(stage: Stage) -> None:
+    guest = await stage.act("tell('here'); sys.stdin.readline()")
+    await hear(guest)
+    reserve = await stocked()
+    guest.freeze()
+    assert reserve.status() == psutil.STATUS_SLEEPING
+    assert guest.usage().processes == 1
+    guest.thaw()
+    kill_leftovers([guest.record])
+    await guest.kill()
+    assert reserve.status() == psutil.STATUS_SLEEPING
+    assert (await stage.act("tell(1); sys.stdin.readline()")).pid == reserve.pid
+
+
+async def test_what_is_unused_for_a_while_ends_and_comes_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from idle_accelerator.agent.host import forker
+
+    before = open_descriptors()
+    monkeypatch.setattr(forker, "_REST_AFTER_S", 1.0)
+    guest = await stage.act("tell('here'); sys.stdin.readline()")
+    await stocked()
+    await eventually(lambda: not templates() and not reserves(), "an agent at rest holds no extra processes")
+    assert await hear(guest) == "here"
+    await guest.kill()
+    await eventually(lambda: open_descriptors() <= before + 1, "only the keeper's pipe is left")
+    again = await stage.act("tell('again'); sys.stdin.readline()")
+    assert await hear(again) == "again"
+    assert was_forked(again.pid)

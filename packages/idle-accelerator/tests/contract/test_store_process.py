@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from sqlalchemy import Connection, event, func, select, text
 from store_bench import StoreBench
 
 from idle_accelerator.errors import Conflict, NotFound, StorageFull, Unavailable
-from idle_accelerator.scheduler.store import Store
+from idle_accelerator.scheduler.store import Store, engines
 from idle_accelerator.scheduler.store import jobs as stored
 from idle_accelerator.scheduler.store.engines import writer_engine
 from idle_accelerator.scheduler.store.migrations import migrate
@@ -105,6 +106,22 @@ async def test_one_process_at_a_time_has_the_store(tmp_path: Path) -> None:
     await first.close()
     await second.open()
     await second.close()
+
+
+async def test_a_store_that_another_program_writes_to_is_said_to_be_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "_BUSY_TIMEOUT_MS", 20)
+    store = Store(tmp_path)
+    await store.open()
+    other = sqlite3.connect(tmp_path / "scheduler.sqlite3", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(Unavailable, match="in use"):
+        await store.write(count_jobs)
+    other.execute("ROLLBACK")
+    other.close()
+    assert await store.write(count_jobs) == 0
+    await store.close()
 
 
 async def test_readers_cannot_write(tmp_path: Path) -> None:

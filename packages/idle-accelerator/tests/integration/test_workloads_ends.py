@@ -15,6 +15,7 @@ from pathlib import Path
 import cloudpickle
 import psutil
 import pytest
+from sandbox_guests import eventually
 from workload_hosts import (  # noqa: F401  # fixtures are used by name
     JOB,
     LIMIT_S,
@@ -31,6 +32,7 @@ from workload_hosts import (  # noqa: F401  # fixtures are used by name
     until_death,
 )
 
+from idle_accelerator.agent.sandbox.process import ProcessSandbox
 from idle_accelerator.agent.workloads import function
 from idle_accelerator.agent.workloads.function import HostDied
 from idle_accelerator.wire import codec
@@ -205,6 +207,12 @@ async def test_a_frozen_process_goes_on_where_it_was(start: Starter, tmp_path: P
     assert (await hear(host, 1)).value == "x"
 
 
+def _is_restocking(sandbox: ProcessSandbox) -> bool:
+    """Whether the sandbox is about to put a process, and a socket to it, in reserve."""
+    kept = () if sandbox._forker is None else sandbox._forker._templates.values()
+    return any(template._restocking is not None for template in kept)
+
+
 async def test_a_host_that_nobody_listens_to_any_more_leaves_nothing_behind(start: Starter):
     def state():
         gc.collect()
@@ -212,6 +220,7 @@ async def test_a_host_that_nobody_listens_to_any_more_leaves_nothing_behind(star
         return tasks, len(os.listdir("/dev/fd"))
 
     await call(await start(lambda: 1), index=0)
+    await eventually(lambda: not _is_restocking(start.sandbox), "the next reserve is made")
     before = state()
     for _ in range(3):
         host = await start(lambda: 1)

@@ -142,6 +142,50 @@ async def test_a_round_that_is_under_way_answers_only_those_it_saw(
     assert store.reads == 2
 
 
+async def test_where_nothing_is_queued_nobody_looks_again_before_somebody_queues(
+    matchmaker: Matchmaker, store: ScriptedStore
+) -> None:
+    assert await answer_of(matchmaker.enter(node(), wait_s=0)) == []
+    assert matchmaker.enter(node(), wait_s=0).answer.done(), "answered without a look"
+    held = matchmaker.enter(node(), wait_s=30)
+    assert store.reads == 1
+    store.jobs, store.leases = [waiting_job()], [LINE]
+    matchmaker.wake()
+    assert await answer_of(held) == [LINE]
+    assert store.reads == 2
+
+
+async def test_a_task_that_was_queued_without_a_word_is_found_some_seconds_later(
+    store: ScriptedStore,
+) -> None:
+    now = 0.0
+    matchmaker = Matchmaker(store, lambda: now)  # pyright: ignore[reportArgumentType]
+    matchmaker.start()
+    assert await answer_of(matchmaker.enter(node(), wait_s=0)) == []
+    store.jobs, store.leases = [waiting_job()], [LINE]
+    now = 9.9
+    assert await answer_of(matchmaker.enter(node(), wait_s=0)) == []
+    now = 10.0
+    assert await answer_of(matchmaker.enter(node(), wait_s=0)) == [LINE]
+    await matchmaker.close()
+
+
+async def test_what_is_queued_while_a_round_looks_is_seen_by_the_next(
+    matchmaker: Matchmaker, store: ScriptedStore
+) -> None:
+    store.gate.clear()
+    leaving = matchmaker.enter(node(), wait_s=30)
+    while store.reads == 0:
+        await asyncio.sleep(0)
+    matchmaker.leave(leaving)
+    matchmaker.wake()  # nobody waits now, and the look under way may have come too early
+    store.gate.set()
+    while matchmaker._work.is_set() or matchmaker._demands:
+        await asyncio.sleep(0)
+    store.jobs, store.leases = [waiting_job()], [LINE]
+    assert await answer_of(matchmaker.enter(node(), wait_s=0)) == [LINE]
+
+
 @pytest.mark.parametrize("failure", [StorageFull("full."), RuntimeError("a defect")])
 async def test_a_failed_round_is_followed_by_another(
     matchmaker: Matchmaker, store: ScriptedStore, failure: Exception
@@ -168,6 +212,17 @@ async def test_signals_reach_whoever_listened_before_and_the_stop_reaches_all() 
     signals.close()
     assert other.done()
     assert signals.listen("a").done()
+
+
+async def test_a_topic_is_silent_from_its_beginning_to_its_first_call() -> None:
+    signals = Signals()
+    assert not signals.is_silent("a"), "of what it has not seen begin, nothing is known"
+    signals.begin("a")
+    signals.begin("b")
+    assert signals.is_silent("a")
+    signals.call("a")
+    assert not signals.is_silent("a")
+    assert signals.is_silent("b")
 
 
 async def test_forgotten_listeners_leave_nothing_behind() -> None:

@@ -67,6 +67,7 @@ class FunctionJob:
         """Of the calls that came back, the newest counting most."""
         self._code: FunctionCode | None = None
         self._opened = 0
+        self._succeeded: set[int] = set()
 
     async def code(self) -> FunctionCode:
         """Raises InputMissing, or Unavailable."""
@@ -76,6 +77,14 @@ class FunctionJob:
 
     def warm(self) -> WarmJob:
         return WarmJob(job_id=self.job_id, slots=len(self.slots), queued=len(self.queue))
+
+    def note_success(self, task_index: int) -> None:
+        self._succeeded.add(task_index)
+
+    @property
+    def is_over(self) -> bool:
+        """All tasks of the job have succeeded here, so nothing more will come."""
+        return len(self._succeeded) == self.spec.tasks
 
     def wants_slot(self) -> bool:
         """Whether more is queued than processes without work are about to take."""
@@ -318,7 +327,12 @@ class Slot:
             outbox.forget(attempt.ref)
             return
         try:
-            outbox.finish(await patiently(attempt, lambda: outcome_of(returned, attempt, self.job.shop.link)))
+            report = await patiently(attempt, lambda: outcome_of(returned, attempt, self.job.shop.link))
+            outbox.finish(report)
+            if report.state is AttemptState.SUCCEEDED:
+                self.job.note_success(attempt.ref.task_index)
+                # The process ends while its result travels, and not when another job needs its room.
+                self.closing = self.closing or self.job.is_over
         except (IdleError, OSError) as error:
             attempt.vacate_reason = reason(
                 "agent.spawn_failed", detail=f"its result could not be stored: {error}"[:500]

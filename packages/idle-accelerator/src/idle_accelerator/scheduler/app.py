@@ -18,6 +18,7 @@ from idle_accelerator.errors import Forbidden, InvalidInput
 from idle_accelerator.scheduler.api import blobs, exchange, health, jobs, nodes, tasks
 from idle_accelerator.scheduler.api.bodies import error_answer
 from idle_accelerator.scheduler.api.document import describe
+from idle_accelerator.scheduler.api.express import Express
 from idle_accelerator.scheduler.api.failures import answer_errors
 from idle_accelerator.scheduler.auth import Gate, is_loopback, load_or_make_key, token_hash
 from idle_accelerator.scheduler.listener import listen
@@ -63,7 +64,8 @@ def create_app(config: SchedulerConfig) -> FastAPI:
     app.state.scheduler = state
     for noun in (jobs, tasks, nodes, exchange, blobs, health):
         app.include_router(noun.router)
-    app.add_middleware(_OriginCheck, gate=gate)
+    app.add_middleware(Express, state=state)
+    app.add_middleware(_OriginCheck, gate=gate)  # the last one added is the first one asked
     answer_errors(app)
     describe(app, key_needed=key is not None)
     return app

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import secrets
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlsplit
@@ -126,7 +127,9 @@ class Gate:
             )
 
 
+@lru_cache(maxsize=256)
 def _host_of(url: str) -> str:
+    """Cached: nearly all requests name the same one."""
     try:
         return (urlsplit(url).hostname or "").lower()
     except ValueError:

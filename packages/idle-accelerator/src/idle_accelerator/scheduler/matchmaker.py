@@ -6,6 +6,7 @@ one commit; and the waiting node of a quiet pool is answered at once.
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 
 from idle_accelerator.core.decide import decide
@@ -14,10 +15,11 @@ from idle_accelerator.core.snapshot import NodeDemand, Snapshot
 from idle_accelerator.errors import IdleError
 from idle_accelerator.scheduler.store import Store
 from idle_accelerator.scheduler.store.leases import Granted, commit_plan
-from idle_accelerator.scheduler.store.waiting import waiting_jobs
+from idle_accelerator.scheduler.store.waiting import HORIZON, waiting_jobs
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 0.5
+_BELIEVED_FOR_S = 10.0
 
 
 class Demand:
@@ -40,6 +42,9 @@ class Matchmaker:
         self._now = now
         self._demands: dict[str, Demand] = {}
         self._work = asyncio.Event()
+        self._nothing_queued_until = -math.inf
+        """The last look found no job that waits, or gave leases for all that did, and nobody has called ``wake`` since: another look would find none either.
+        Believed for _BELIEVED_FOR_S, since whoever queues a task may be stopped between the commit and the call."""
         self._task: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -59,9 +64,9 @@ class Matchmaker:
             self.release(node_id)
 
     def wake(self) -> None:
-        """There may be new work, or room for work: look again."""
-        if self._demands:
-            self._work.set()
+        """Tasks may have been queued: look again. Whoever queues some calls this after the commit."""
+        self._nothing_queued_until = -math.inf
+        self._work.set()
 
     def release(self, node_id: str) -> None:
         """Answers the node's waiting request, if any, empty."""
@@ -80,11 +85,12 @@ class Matchmaker:
         self.release(node.node_id)
         lends = node.offer.lending in LENDING_NOW
         demand = Demand(node, held=wait_s > 0)
-        if self._closed or not (lends or demand.held):
+        looks = lends and self._now() >= self._nothing_queued_until
+        if self._closed or not (looks or demand.held):
             demand.settle([])
             return demand
         self._demands[node.node_id] = demand
-        if lends:
+        if looks:
             self._work.set()
         return demand
 
@@ -117,6 +123,7 @@ class Matchmaker:
         granted: dict[str, list[Granted]] = {}
         if waiting:
             jobs = await self._store.read(waiting_jobs)
+            nothing_queued = not jobs
             plan = decide(Snapshot(jobs=jobs, demands=tuple(demand.node for demand in waiting.values())))
             if plan.grants:
                 now = self._now()
@@ -125,6 +132,11 @@ class Matchmaker:
                     lambda connection: commit_plan(connection, plan, now=now), durable=False
                 ):
                     granted.setdefault(line.node_id, []).append(line)
+                given = sum(len(line.attempts) for lines in granted.values() for line in lines)
+                if given == sum(job.queued for job in jobs) and len(jobs) < HORIZON:
+                    nothing_queued = True
+            if nothing_queued and not self._work.is_set():
+                self._nothing_queued_until = self._now() + _BELIEVED_FOR_S
         for node_id, lines in granted.items():
             # A request that has left meanwhile gets nothing: its leases are granted again, since the node does not hold them.
             demand = waiting[node_id]

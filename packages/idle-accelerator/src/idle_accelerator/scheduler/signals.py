@@ -3,11 +3,24 @@
 import asyncio
 from collections import defaultdict
 
+_SILENT_LIMIT = 10_000
+
 
 class Signals:
     def __init__(self) -> None:
         self._waiters: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
+        self._silent: dict[str, None] = {}
         self._closed = False
+
+    def begin(self, topic: str) -> None:
+        """The topic is new: nothing has happened to it yet."""
+        if len(self._silent) >= _SILENT_LIMIT:
+            del self._silent[next(iter(self._silent))]
+        self._silent[topic] = None
+
+    def is_silent(self, topic: str) -> bool:
+        """Whether it is known that the topic was never called since it began."""
+        return topic in self._silent
 
     def listen(self, topic: str) -> asyncio.Future[None]:
         """A future that ends with the topic's next call. Give it back to ``forget``."""
@@ -26,6 +39,7 @@ class Signals:
                 del self._waiters[topic]
 
     def call(self, topic: str) -> None:
+        self._silent.pop(topic, None)
         for future in self._waiters.pop(topic, set()):
             if not future.done():
                 future.set_result(None)

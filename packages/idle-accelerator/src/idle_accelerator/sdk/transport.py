@@ -8,12 +8,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import httpx2
 from pydantic import ValidationError
 
 from idle_accelerator.errors import BY_CODE, IdleError, Unavailable
+from idle_accelerator.sdk.direct import SHORT_BYTES, DirectLine, LineBroken, open_line
 from idle_accelerator.settings import Connection
 from idle_accelerator.wire.model import WireModel
 
@@ -30,6 +31,8 @@ _READ_S = 60.0
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
 _BY_STATUS = {cls.http_status: cls for cls in BY_CODE.values()}
+_UNQUOTED = "/:@!$&'()*+,;=-._~%"
+"""What stands for itself in a path (RFC 3986), and what was quoted already."""
 _TRY_AGAIN = frozenset({502, 503, 504})
 
 
@@ -61,12 +64,17 @@ class Transport:
         self.patience_s = patience_s
         self.wait_patience_s = patience_s * WAIT_PATIENCE_FACTOR
         self._client: httpx2.AsyncClient | None = None
+        self._line: DirectLine | None = None
+        self._goes_directly = True
 
     @property
     def on_loopback(self) -> bool:
         return is_loopback_url(self.connection.url)
 
     async def close(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
         if self._client is not None:
             await self._client.aclose()
             self._client = None
@@ -90,17 +98,18 @@ class Transport:
         ``held_s``: how long the scheduler may hold it. ``patience_s``: how long to go on trying while it is down.
         Raises the IdleError that the scheduler answers with, or Unavailable.
         """
-        async with self.stream(
-            method,
-            path,
-            params=params,
-            content=content,
-            headers=headers,
-            held_s=held_s,
-            patience_s=patience_s,
-            whole=True,
-        ) as (answer, _):
-            return answer
+        tries = _Tries(self.patience_s if patience_s is None else patience_s)
+        while True:
+            try:
+                answer = await self._ask(
+                    method, path, params=params, content=content, headers=headers, held_s=held_s
+                )
+            except (httpx2.TransportError, LineBroken, TimeoutError) as error:
+                await tries.pause_or_raise(self._unreachable(error))
+            else:
+                if answer.status < 400:
+                    return answer
+                await tries.pause_or_raise(*self._refused(answer.status, answer.content, answer.headers))
 
     @asynccontextmanager
     async def stream(
@@ -113,12 +122,9 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         held_s: float = 0.0,
         patience_s: float | None = None,
-        whole: bool = False,
     ) -> AsyncGenerator[tuple[Answer, httpx2.Response]]:
         """As request, but the body is read by the caller, whose errors of transport are its own to handle."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + (self.patience_s if patience_s is None else patience_s)
-        pause_s = _FIRST_PAUSE_S
+        tries = _Tries(self.patience_s if patience_s is None else patience_s)
         while True:
             async with AsyncExitStack() as stack:
                 try:
@@ -128,10 +134,9 @@ class Transport:
                         )
                     )
                     ok = response.status_code < 400
-                    raw = b"" if ok and not whole else await response.aread()
+                    raw = b"" if ok else await response.aread()
                 except httpx2.TransportError as error:
-                    problem: IdleError = self._unreachable(error)
-                    asked_pause_s = 0.0
+                    problem: tuple[IdleError, float] = (self._unreachable(error), 0.0)
                 else:
                     if ok:
                         yield (
@@ -139,15 +144,36 @@ class Transport:
                             response,
                         )
                         return
-                    problem = error_of(response.status_code, raw, self.connection.url)
-                    if response.status_code not in _TRY_AGAIN:
-                        raise problem
-                    asked_pause_s = _retry_after(response.headers)
-            left_s = deadline - loop.time()
-            if left_s <= 0:
-                raise problem
-            await asyncio.sleep(min(left_s, max(asked_pause_s, pause_s * random.uniform(0.7, 1.3))))  # noqa: S311  # spreads clients out
-            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+                    problem = self._refused(response.status_code, raw, response.headers)
+            await tries.pause_or_raise(*problem)
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str | int | float | None] | None,
+        content: Content | None,
+        headers: Mapping[str, str] | None,
+        held_s: float,
+    ) -> Answer:
+        """One try. Raises LineBroken, TimeoutError or httpx2.TransportError."""
+        line = None if method == "HEAD" else self._direct()
+        if line is None or callable(content) or len(content or b"") > SHORT_BYTES:
+            sending = self._send(method, path, params=params, content=content, headers=headers, held_s=held_s)
+            async with sending as response:
+                return Answer(
+                    status=response.status_code, headers=response.headers, content=await response.aread()
+                )
+        answer = await line.request(
+            method,
+            quote(path, safe=_UNQUOTED) + _query(params),
+            headers={**self._credentials(), **(headers or {})},
+            content=b"" if content is None and method in ("POST", "PUT") else content,
+            connect_s=_CONNECT_S,
+            answer_s=_READ_S + held_s,
+        )
+        return Answer(status=answer.status, headers=answer.headers, content=answer.content)
 
     def _send(
         self,
@@ -161,21 +187,37 @@ class Transport:
     ) -> Any:
         client = self._open()
         body = content() if callable(content) else content
-        known = {name: value for name, value in (params or {}).items() if value is not None}
+        known = _known(params)
         timeout = httpx2.Timeout(connect=_CONNECT_S, read=_READ_S + held_s, write=_READ_S, pool=None)
         return client.stream(method, path, params=known, content=body, headers=headers, timeout=timeout)
 
+    def _direct(self) -> DirectLine | None:
+        if self._line is None and self._goes_directly:
+            self._line = open_line(self.connection.url, proxies=not self.on_loopback)
+            self._goes_directly = self._line is not None
+        return self._line
+
+    def _credentials(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.connection.key}"} if self.connection.key else {}
+
     def _open(self) -> httpx2.AsyncClient:
         if self._client is None:
-            url, key = self.connection.url, self.connection.key
+            url = self.connection.url
             self._client = httpx2.AsyncClient(
                 base_url=url,
-                headers={"Authorization": f"Bearer {key}"} if key else {},
+                headers=self._credentials(),
                 verify=url.startswith("https"),
                 trust_env=not self.on_loopback,
                 follow_redirects=False,
             )
         return self._client
+
+    def _refused(self, status: int, raw: bytes, headers: Mapping[str, str]) -> tuple[IdleError, float]:
+        """The error, and the pause before another try that was asked for. Raises the error where trying again is no use."""
+        problem = error_of(status, raw, self.connection.url)
+        if status not in _TRY_AGAIN:
+            raise problem
+        return problem, _retry_after(headers)
 
     def _unreachable(self, error: Exception) -> Unavailable:
         url, origin = self.connection.url, self.connection.origin
@@ -185,6 +227,32 @@ class Transport:
             f"the scheduler at {url}{said_by} does not answer: {detail}.",
             hint="Is it running? python3 run.py up, or idlectl scheduler, starts one; --scheduler or IDLE_SCHEDULER names another.",
         )
+
+
+class _Tries:
+    """Of one request, while the scheduler does not answer."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._deadline = asyncio.get_running_loop().time() + patience_s
+        self._pause_s = _FIRST_PAUSE_S
+
+    async def pause_or_raise(self, problem: IdleError, asked_pause_s: float = 0.0) -> None:
+        """Until the next try. Raises the problem when there is to be none."""
+        left_s = self._deadline - asyncio.get_running_loop().time()
+        if left_s <= 0:
+            raise problem
+        pause_s = self._pause_s * random.uniform(0.7, 1.3)  # noqa: S311  # spreads clients out
+        await asyncio.sleep(min(left_s, max(asked_pause_s, pause_s)))
+        self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
+
+
+def _known(params: Mapping[str, str | int | float | None] | None) -> dict[str, str | int | float]:
+    return {name: value for name, value in (params or {}).items() if value is not None}
+
+
+def _query(params: Mapping[str, str | int | float | None] | None) -> str:
+    known = _known(params)
+    return f"?{urlencode(known)}" if known else ""
 
 
 def error_of(status: int, raw: bytes, url: str) -> IdleError:

@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +24,8 @@ _LOG: Final = logging.getLogger(__name__)
 _READY_LIMIT_S: Final = 30.0
 _ANSWER_LIMIT_S: Final = 10.0
 _RETRY_AFTER_S: Final = 30.0
+_REST_AFTER_S: Final = 60.0
+"""Template and reserve end when nothing was started for so long: an agent at rest holds no extra processes."""
 _LAST_WORDS_BYTES: Final = 64 * 1024
 _LOCALE: Final = ("LANG", "LC_ALL", "LC_CTYPE")
 """What an interpreter reads at its start even when isolated (-I): a template serves one combination of them."""
@@ -57,7 +60,7 @@ class Forker:
             raise
 
     async def close(self) -> None:
-        """End the templates. Guests live on; a later ``spawn`` makes new ones."""
+        """End the templates and reserves. Guests live on; a later ``spawn`` makes new ones."""
         templates = list(self._templates.values())
         self._templates.clear()
         self._not_before.clear()
@@ -68,14 +71,14 @@ class Forker:
         key = _key(launch)
         if key is None or time.monotonic() < self._not_before.get(key, 0.0):
             return await linux.spawn(launch)
-        system = linux.System()
-        env, brand = system.environment(launch)
+        system = linux.System()  # from here on orphans come to this program
         _, _, program = launch.argv
-        used = self._templates.setdefault(
-            key, _Template(program, {name: env[name] for name in _LOCALE if name in env})
-        )
+        used = self._templates.get(key)
+        if used is None:
+            locale = {name: launch.env[name] for name in _LOCALE if name in launch.env}
+            used = self._templates[key] = _Template(program, locale)
         try:
-            started = await used.fork(launch, env, brand)
+            started, brand = await used.fork(launch)
         except _TemplateFailed as failure:
             _LOG.warning("%s is started without its template: %s", program, failure)
             self._not_before[key] = time.monotonic() + failure.retry_after_s
@@ -84,51 +87,102 @@ class Forker:
 
 
 class _Template:
-    """The agent's side of one template process, which starts at the first request, and anew should it have died."""
+    """The agent's side of one template process and its reserve. The template starts at the first request, the reserve
+    is made after it, and both anew should they have died. Unused for a minute, they end until the next."""
 
     def __init__(self, program: str, env: Mapping[str, str]) -> None:
         self._program = program
         self._env = env
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
+        self._reserve: _Reserve | None = None
         self._turn = asyncio.Lock()
+        """Held while the template is asked for something."""
+        self._restocking: asyncio.Task[None] | None = None
+        self._used_at_s = 0.0
+        self._rest: asyncio.TimerHandle | None = None
+        self._closed = False
 
-    async def fork(self, launch: Launch, env: Mapping[str, str], brand: str) -> posix.Started:
-        """A guest, ready to be supervised. Raises _TemplateFailed, and then nothing of it lives."""
-        request = json.dumps({"brand": brand, "cwd": str(launch.cwd), "env": env}).encode()
-        async with self._turn:
-            try:
-                try:
-                    return await self._request(launch, request, brand)
-                except (EOFError, ConnectionError):  # somebody has killed it
-                    return await self._request(launch, request, brand)
-            except (OSError, EOFError) as error:
-                raise _TemplateFailed(f"it does not answer ({error!r}).") from error
-
-    async def _request(self, launch: Launch, request: bytes, brand: str) -> posix.Started:
-        channel = await self._open_channel()
+    async def fork(self, launch: Launch) -> tuple[posix.Started, str]:
+        """A guest, ready to be supervised, and its brand. Raises _TemplateFailed, and then nothing of it lives."""
+        text = json.dumps({"cwd": str(launch.cwd), "env": dict(launch.env)}).encode()
+        request = template.LAUNCH.pack(len(text)) + text
+        self._stay()
         with _Streams(launch) as streams:
             try:
-                async with asyncio.timeout(_ANSWER_LIMIT_S):
-                    # The buffer is empty, since every request is answered before the next: this takes all of it.
-                    socket.send_fds(channel, [template.REQUEST.pack(len(request))], streams.theirs)
-                    await asyncio.get_running_loop().sock_sendall(channel, request)
-                    answer = await _receive(channel, template.ANSWER.size)
-            except BaseException:
-                # Whatever it was about to make is not to live, and its next answer would be to this request.
-                self._end()
-                _sweep(brand)
-                raise
-            pid, number = template.ANSWER.unpack(answer)
-            if number:
-                raise _TemplateFailed(f"it cannot fork: {os.strerror(number)}.")
-            return streams.keep(pid)
+                reserve = self._take() or await self._make_in_turn()
+                try:
+                    await reserve.launch(request, streams.theirs)
+                except (EOFError, ConnectionError):  # somebody has killed it
+                    reserve = await self._make_in_turn()
+                    await reserve.launch(request, streams.theirs)
+            except (OSError, EOFError) as error:
+                raise _TemplateFailed(f"it does not answer ({error!r}).") from error
+            if self._restocking is None and not self._closed:
+                self._restocking = asyncio.create_task(self._restock(), name=f"reserve of {self._program}")
+            return streams.keep(reserve.pid), reserve.brand
 
     async def close(self) -> None:
+        self._closed = True
+        if self._rest is not None:
+            self._rest.cancel()
+        if self._restocking is not None:
+            self._restocking.cancel()
+            await asyncio.gather(self._restocking, return_exceptions=True)
         async with self._turn:
             self._end()
 
+    def _take(self) -> "_Reserve | None":
+        taken, self._reserve = self._reserve, None
+        return taken if taken is not None and taken.lives else None
+
+    async def _make_in_turn(self) -> "_Reserve":
+        async with self._turn:
+            return self._take() or await self._make_or_again()
+
+    async def _restock(self) -> None:
+        """Make the next reserve."""
+        try:
+            async with self._turn:
+                if self._reserve is None or not self._reserve.lives:
+                    self._reserve = await self._make_or_again()
+        except (OSError, EOFError, _TemplateFailed) as failure:
+            # Whoever needs it next makes it, or hears why not.
+            _LOG.info("there is no reserve of %s: %s", self._program, failure)
+        finally:
+            self._restocking = None
+
+    async def _make_or_again(self) -> "_Reserve":
+        try:
+            return await self._make()
+        except (EOFError, ConnectionError):  # somebody has killed the template
+            return await self._make()
+
+    async def _make(self) -> "_Reserve":
+        """Raises OSError, EOFError or _TemplateFailed, and then nothing of it lives."""
+        channel = await self._open_channel()
+        brand = linux.new_brand()
+        ours, theirs = socket.socketpair()
+        try:
+            ours.setblocking(False)
+            async with asyncio.timeout(_ANSWER_LIMIT_S):
+                with theirs:
+                    # The buffer is empty, since every request is answered before the next: this takes all of it.
+                    socket.send_fds(channel, [template.MAKE.pack(int(brand))], [theirs.fileno()])
+                pid, number = template.MADE.unpack(await _receive(channel, template.MADE.size))
+            _refuse(number)
+            return _Reserve(pid, brand, ours)
+        except BaseException as error:
+            ours.close()
+            if not isinstance(error, _TemplateFailed):
+                # Whatever it was about to make is not to live, and its next answer would be to this request.
+                self._end()
+            _sweep(brand)
+            raise
+
     async def _open_channel(self) -> socket.socket:
+        if self._closed:
+            raise _TemplateFailed("the sandbox was closed meanwhile.")
         if self._channel is not None and self._process is not None and self._process.poll() is None:
             return self._channel
         self._end()
@@ -176,7 +230,28 @@ class _Template:
         raw = self._process.stderr.read(_LAST_WORDS_BYTES) or b""
         return raw.decode(errors="replace").strip().rpartition("\n")[2]
 
+    def _stay(self) -> None:
+        """It is used now: put its end off."""
+        loop = asyncio.get_running_loop()
+        self._used_at_s = loop.time()
+        if self._rest is None and not self._closed:
+            self._rest = loop.call_later(_REST_AFTER_S, self._look)
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        left_s = self._used_at_s + _REST_AFTER_S - loop.time()
+        if self._turn.locked():
+            left_s = _REST_AFTER_S
+        if left_s > 0:
+            self._rest = loop.call_later(left_s, self._look)
+        else:
+            self._rest = None
+            self._end()
+
     def _end(self) -> None:
+        if self._reserve is not None:
+            self._reserve.end()
+            self._reserve = None
         if self._channel is not None:
             self._channel.close()
             self._channel = None
@@ -184,6 +259,44 @@ class _Template:
             with self._process:  # closes what is open of its pipes, and waits
                 self._process.kill()
             self._process = None
+
+
+class _Reserve:
+    """A guest to be. It has loaded the program, carries its brand, is a child of this program and in a session of
+    its own; it has no stream, directory or environment yet, and waits for them on its socket."""
+
+    def __init__(self, pid: int, brand: str, line: socket.socket) -> None:
+        self.pid: Final = pid
+        self.brand: Final = brand
+        self._line = line
+        self.lives = True
+        self._cancel_watch = linux.System().watch_exit(pid, self.end)
+
+    async def launch(self, request: bytes, streams: list[int]) -> None:
+        """Let it be a guest. Raises OSError, EOFError or _TemplateFailed, and then it does not live."""
+        self._cancel_watch()
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_ANSWER_LIMIT_S):
+                sent = socket.send_fds(self._line, [request], streams)
+                if sent < len(request):
+                    await loop.sock_sendall(self._line, memoryview(request)[sent:])
+                (number,) = template.TAKEN.unpack(await _receive(self._line, template.TAKEN.size))
+            _refuse(number)
+        except BaseException:
+            self.end()
+            raise
+        self._line.close()
+
+    def end(self) -> None:
+        """Kill and collect it; nothing happens if that was done."""
+        if self.lives:
+            self.lives = False
+            self._cancel_watch()
+            self._line.close()
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
 
 
 class _Streams:
@@ -202,6 +315,8 @@ class _Streams:
                     theirs, ours = (reading, writing) if mode == "wb" else (writing, reading)
                     self.theirs.append(theirs)
                     self._ours.append(open(ours, mode, buffering=0))  # noqa: SIM115, PTH123
+                    if mode == "wb" and launch.first_input:
+                        os.write(ours, launch.first_input)
         except OSError as error:
             self.__exit__()
             raise _TemplateFailed(f"there are no pipes for it: {error.strerror}.") from error
@@ -238,6 +353,12 @@ def _key(launch: Launch) -> tuple[str, ...] | None:
     ):
         return None
     return (program, *(launch.env.get(name, "") for name in _LOCALE))
+
+
+def _refuse(number: int) -> None:
+    """Raises _TemplateFailed for an errno other than 0."""
+    if number:
+        raise _TemplateFailed(f"it cannot fork: {os.strerror(number)}.")
 
 
 async def _receive(channel: socket.socket, size: int) -> bytes:

@@ -39,6 +39,7 @@ _HALT_TO_KILL_S: Final = 0.05
 _STREAM_LIMIT_BYTES: Final = 256 * 1024
 _POLL_MIN_S: Final = 0.000_5
 _POLL_MAX_S: Final = 0.05
+_POLL_FOR_MAIN_S: Final = 0.01
 _MAXRSS_UNIT_BYTES: Final = 1 if sys.platform == "darwin" else 1024
 
 
@@ -129,6 +130,9 @@ class PosixGuest:
         self._popen = started.popen
         self._tree = tree
         self._over = False
+        self._clearing = asyncio.Lock()
+        self._cleared = False
+        """The main process has ended and nothing else lived: so nothing can come any more."""
         self._exited = asyncio.Event()
         self._cancel_watch = system.watch_exit(self.pid, self._exited.set)
         self._end = asyncio.create_task(self._until_end(), name=f"guest {self.pid}")
@@ -178,21 +182,40 @@ class PosixGuest:
 
     async def _clear(self) -> None:
         """Kill every member and return when none is left. Raises KillFailed."""
+        async with self._clearing:
+            if not self._cleared:
+                await self._kill_all()
+                self._cleared = True
+
+    async def _kill_all(self) -> None:
         began = monotonic()
         pause_s = _POLL_MIN_S
+        first = True
         while True:
             walk = self._tree.walk()
             if walk.complete and not walk.members:
                 return
-            if not all(member.halted for member in walk.members):
-                # What forks is stopped first, so that one round of kills then finds all of it.
+            alone = first and len(walk.members) == 1
+            if not alone and not all(member.halted for member in walk.members):
+                # What forks is stopped first, so that one round of kills then finds all of it. (A single process
+                # mostly has nothing to hide; if it just forked, the next round does as here.)
                 self._halt(_HALT_TO_KILL_S)
                 walk = self._tree.walk()
+            first = False
             signal_all(walk.members, signal.SIGKILL)
             if monotonic() - began > KILL_LIMIT_S:
                 raise KillFailed(pids=tuple(member.pid for member in walk.members), waited_s=KILL_LIMIT_S)
-            await asyncio.sleep(pause_s if walk.members else 0)
+            await self._pause(pause_s if walk.members else 0)
             pause_s = min(pause_s * 2, _POLL_MAX_S)
+
+    async def _pause(self, pause_s: float) -> None:
+        """Until the main process has ended, or, once it has, for this time."""
+        if self._exited.is_set() or not pause_s:
+            await asyncio.sleep(pause_s)
+        else:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(pause_s, _POLL_FOR_MAIN_S)):
+                    await self._exited.wait()
 
     async def _until_end(self) -> GuestExit:
         try:
@@ -236,6 +259,9 @@ async def spawn(launch: Launch, system: System) -> PosixGuest:
     env, brand = system.environment(launch)
     with system.branding(brand):
         process = _start(launch, env)
+    if process.stdin is not None and launch.first_input:
+        with contextlib.suppress(BrokenPipeError):  # it has ended already
+            process.stdin.write(launch.first_input)
     started = Started(
         pid=process.pid, stdin=process.stdin, stdout=process.stdout, stderr=process.stderr, popen=process
     )

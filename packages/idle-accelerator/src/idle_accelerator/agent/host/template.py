@@ -1,12 +1,14 @@
 """The template: a small Python process that has loaded one program and forks it on request.
 
-Starting Python and importing what a guest needs takes 40 ms and more; forking a process that has done so takes two.
-The template never runs anything of a guest: it only loads the program, and waits. Each request brings the guest's three
-streams, working directory, environment and brand. The template forks twice, so that the guest loses its parent
-and becomes a child of the agent (a child subreaper, see ``linux``), which then treats it as one that it started itself.
+Starting Python and importing what a guest needs takes 40 ms and more; forking a process that has done so takes two, and
+even these are spent beforehand: the agent has the template make *reserves*, guests to be that have loaded
+the program and wait for their launch. The template forks twice, so that a reserve loses its parent and becomes a
+child of the agent (a child subreaper, see ``linux``), which then treats it as one that it started itself. It
+carries a brand of its own from before its first instruction. Its launch brings the guest's three streams, working
+directory and environment; until then nothing of a guest has come near it, and the template never sees any.
 
 A script of the standard library alone: ``python -I template.py DESCRIPTOR PROGRAM``, where a socket comes as the
-open descriptor. It ends when the socket does, that is, with the agent.
+open descriptor. It ends when the socket does, that is, with the agent; so does each reserve, by a socket of its own.
 """
 
 import contextlib
@@ -21,18 +23,23 @@ import sys
 import time
 from importlib.util import module_from_spec, spec_from_file_location
 from types import ModuleType
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 if sys.platform != "linux":
     raise ImportError("This file is for Linux.")
 
 READY: Final = b"\1"
 """What the template sends when it has loaded the program."""
-REQUEST: Final = struct.Struct("!I")
-"""Length of the JSON that follows; the descriptors of the streams 0, 1, 2 come along with it."""
-ANSWER: Final = struct.Struct("!ii")
-"""The guest's pid, or 0, and the errno of the failure."""
+MAKE: Final = struct.Struct("!Q")
+"""To the template: the brand of a reserve to make; the descriptor of its socket comes along with it."""
+MADE: Final = struct.Struct("!ii")
+"""From the template: the reserve's pid, or 0, and the errno of the failure."""
+LAUNCH: Final = struct.Struct("!I")
+"""To the reserve: length of the JSON that follows; the descriptors of the streams 0, 1, 2 come along with it."""
+TAKEN: Final = struct.Struct("!i")
+"""From the reserve: 0, and it has begun; else the errno of the failure, and it has ended."""
 _STREAMS: Final = 3
+_PIECE_BYTES: Final = 64 * 1024
 _UNKNOWN_ERRNO: Final = 255
 
 
@@ -46,36 +53,25 @@ def _load(path: str) -> ModuleType:
     return program
 
 
-def _serve(channel: socket.socket) -> dict[str, Any]:
-    """Answer requests until the agent is gone. Returns in guests only: what the guest is to be."""
+def _serve(channel: socket.socket) -> socket.socket:
+    """Make reserves until the agent is gone. Returns in reserves only: the socket on which the launch comes."""
     pid_cell = mmap.mmap(-1, 4)
     own = os.getpid()
     while True:
-        head, descriptors, _, _ = socket.recv_fds(channel, REQUEST.size, _STREAMS)
-        if len(head) < REQUEST.size:
+        raw, descriptors, _, _ = socket.recv_fds(channel, MAKE.size, 1)
+        if len(raw) < MAKE.size:
             os._exit(0)
-        (size,) = REQUEST.unpack(head)
-        request = json.loads(_receive(channel, size))
+        (brand,) = MAKE.unpack(raw)
+        (line,) = descriptors
         pid_cell[:] = bytes(4)
         middle = _fork()
         if middle == 0:
-            _middle(own, channel, descriptors, request, pid_cell)
-            return request
-        for descriptor in descriptors:
-            os.close(descriptor)
+            _middle(own, channel, line, brand, pid_cell)
+            return socket.socket(fileno=line)
+        os.close(line)
         failure = -middle if middle < 0 else os.waitstatus_to_exitcode(os.waitpid(middle, 0)[1])
-        # Only now is the guest the agent's child.
-        channel.sendall(ANSWER.pack(int.from_bytes(pid_cell[:], "big"), failure))
-
-
-def _receive(channel: socket.socket, size: int) -> bytes:
-    raw = bytearray()
-    while len(raw) < size:
-        piece = channel.recv(size - len(raw))
-        if not piece:
-            os._exit(0)
-        raw += piece
-    return bytes(raw)
+        # Only now is the reserve the agent's child.
+        channel.sendall(MADE.pack(int.from_bytes(pid_cell[:], "big"), failure))
 
 
 def _fork() -> int:
@@ -86,49 +82,67 @@ def _fork() -> int:
         return -(error.errno or _UNKNOWN_ERRNO)
 
 
-def _middle(
-    template: int,
-    channel: socket.socket,
-    descriptors: list[int],
-    request: dict[str, Any],
-    pid_cell: mmap.mmap,
-) -> None:
-    """The process between template and guest. Returns in the guest only."""
+def _middle(template: int, channel: socket.socket, line: int, brand: int, pid_cell: mmap.mmap) -> None:
+    """The process between template and reserve. Returns in the reserve only."""
     try:
         _, hard = resource.getrlimit(resource.RLIMIT_RTTIME)
-        resource.setrlimit(resource.RLIMIT_RTTIME, (int(request["brand"]), hard))
+        resource.setrlimit(resource.RLIMIT_RTTIME, (brand, hard))
         if os.getppid() != template:
             # It was killed in this moment, before the brand: the agent may have looked for remains already.
             os._exit(_UNKNOWN_ERRNO)
-        os.chdir(request["cwd"])
         os.umask(0o077)
-        # The received ones lie above 2, as the template's own three are open.
-        for number, descriptor in enumerate(descriptors):
-            os.dup2(descriptor, number)
         channel.detach()
         for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  # pathlib is slower
-            if int(name) >= _STREAMS:
+            if int(name) >= _STREAMS and int(name) != line:
                 with contextlib.suppress(OSError):  # the one of the listing itself is closed already
                     os.close(int(name))
         in_session, beginning = os.pipe()
-        guest = os.fork()
-        if guest == 0:
+        reserve = os.fork()
+        if reserve == 0:
             os.setsid()
         os.close(beginning)
-        if guest:
-            os.read(in_session, 1)  # until the guest has closed its end too
+        if reserve:
+            os.read(in_session, 1)  # until the reserve has closed its end too
         os.close(in_session)
     except BaseException as error:  # noqa: BLE001  # whatever it is, no second template may go on from here
         os._exit(getattr(error, "errno", None) or _UNKNOWN_ERRNO)
-    if guest:
-        pid_cell[:] = guest.to_bytes(4, "big")
+    if reserve:
+        pid_cell[:] = reserve.to_bytes(4, "big")
         os._exit(0)
 
 
-def _become(request: dict[str, Any], program: ModuleType) -> NoReturn:
+def _wait(line: socket.socket) -> dict[str, str]:
+    """The reserve's life until its launch, or the agent's end. Returns the guest's environment."""
+    try:
+        json.loads(
+            '{"cwd": "/", "env": {"NAME": "value"}}'
+        )  # the pages that this writes to are copied beforehand
+        raw, descriptors, _, _ = socket.recv_fds(line, _PIECE_BYTES, _STREAMS)
+        text = bytearray(raw)
+        while len(text) < LAUNCH.size or len(text) < LAUNCH.size + LAUNCH.unpack_from(text)[0]:
+            if not raw:
+                os._exit(0)
+            raw = line.recv(_PIECE_BYTES)
+            text += raw
+        launch = json.loads(text[LAUNCH.size :])
+        os.chdir(launch["cwd"])
+        # The received ones lie above 2, as the template's own three are open.
+        for number, descriptor in enumerate(descriptors):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        line.sendall(TAKEN.pack(0))
+        line.close()
+    except BaseException as error:  # noqa: BLE001  # as above
+        with contextlib.suppress(OSError):
+            line.sendall(TAKEN.pack(getattr(error, "errno", None) or _UNKNOWN_ERRNO))
+        os._exit(_UNKNOWN_ERRNO)
+    return launch["env"]
+
+
+def _become(env: dict[str, str], program: ModuleType) -> NoReturn:
     """What ``python -I PROGRAM`` would be."""
     os.environ.clear()
-    os.environ.update(request["env"])
+    os.environ.update(env)
     time.tzset()
     sys.argv = [str(program.__file__)]
     program.__name__ = "__main__"
@@ -145,4 +159,4 @@ if __name__ == "__main__":
     gc.collect()
     gc.freeze()  # so that the first collection in a guest does not copy every page
     _channel.sendall(READY)
-    _become(_serve(_channel), _program)
+    _become(_wait(_serve(_channel)), _program)

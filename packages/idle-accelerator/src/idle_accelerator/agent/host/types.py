@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Final, Literal, Protocol
 
 from idle_accelerator.errors import IdleError
 
@@ -12,6 +12,10 @@ Stdin = Literal["null", "pipe"]
 Output = Literal["null", "pipe"]
 Verified = Literal["native", "emulated", "signature-only"]
 """How far an operating system's file was tried: on that system, on an emulation of it, or by type checks alone."""
+
+
+FIRST_INPUT_LIMIT_BYTES: Final = 4096
+"""Any pipe of any system takes so much before somebody reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +31,8 @@ class Launch:
     stderr: Output = "pipe"
     nice: bool = True
     """Run at the lowest priority for CPU and disk that needs no privilege."""
+    first_input: bytes = b""
+    """What stands in its standard input (``pipe``) from the start, at most FIRST_INPUT_LIMIT_BYTES."""
 
 
 @dataclass(frozen=True, kw_only=True)

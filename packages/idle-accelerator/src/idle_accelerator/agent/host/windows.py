@@ -187,6 +187,7 @@ async def spawn(launch: Launch) -> Guest:
     try:
         if process.stdin is not None:
             guest.stdin = await _writer(process.stdin)
+            guest.stdin.write(launch.first_input)
         if process.stdout is not None:
             guest.stdout = await _reader(process.stdout)
         if process.stderr is not None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from idle_accelerator.agent import host
 from idle_accelerator.agent.sandbox.process import ProcessSandbox
 from idle_accelerator.agent.sandbox.types import (
+    FIRST_INPUT_LIMIT_BYTES,
     FreezeFailed,
     Guest,
     GuestExit,
@@ -21,6 +22,7 @@ from idle_accelerator.agent.sandbox.types import (
 )
 
 __all__ = [
+    "FIRST_INPUT_LIMIT_BYTES",
     "FreezeFailed",
     "Guest",
     "GuestExit",

@@ -38,4 +38,5 @@ def _launch(spec: GuestSpec) -> host.Launch:
         stdout=spec.stdout,
         stderr=spec.stderr,
         nice=spec.nice,
+        first_input=spec.first_input,
     )

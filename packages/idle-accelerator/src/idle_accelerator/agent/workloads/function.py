@@ -10,7 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Final, Literal
 
-from idle_accelerator.agent.sandbox import Guest, GuestExit, GuestSpec, KillFailed, Sandbox, SpawnFailed
+from idle_accelerator.agent.sandbox import (
+    FIRST_INPUT_LIMIT_BYTES,
+    Guest,
+    GuestExit,
+    GuestSpec,
+    KillFailed,
+    Sandbox,
+    SpawnFailed,
+)
 from idle_accelerator.agent.workloads import frames, places
 from idle_accelerator.agent.workloads.contract import give_notice
 from idle_accelerator.agent.workloads.conversation import (
@@ -101,6 +109,7 @@ class FunctionHost:
         """
         setup = json.dumps({"results": results, "clean_cwd": clean_cwd}).encode()
         first = _frame(frames.SETUP, len(setup).to_bytes(4, "little") + setup, code, field="function")
+        fits = sum(map(len, first)) <= FIRST_INPUT_LIMIT_BYTES
         places.make(workspace)
         files = SharedFiles(workspace / places.OURS)
         try:
@@ -117,13 +126,15 @@ class FunctionHost:
                     stdin="pipe",
                     stdout="pipe",
                     stderr="pipe",
+                    first_input=b"".join(first) if fits else b"",
                 )
             )
         except BaseException:
             files.close()
             raise
         host = cls(guest, workspace, Conversation(workspace, results), files)
-        host._enqueue(first)
+        if not fits:
+            host._enqueue(first)
         return host
 
     @property

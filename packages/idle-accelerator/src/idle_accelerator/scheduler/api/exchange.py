@@ -52,7 +52,7 @@ async def exchange(request: Request, state: State, node: NodeOfPath) -> Response
     # From here to the matchmaker's door nothing is awaited: whoever has changed something since finds the node waiting.
     for job_id in outcome.jobs_moved | logged:
         state.signals.call(job_id)
-    if outcome.jobs_moved:
+    if outcome.some_queued:
         state.matchmaker.wake()
     if not outcome.fresh:
         return answer(_answer(said, outcome, [], superseded=True))
@@ -81,6 +81,8 @@ async def _ask(
         heard=(said.incarnation, said.seq),
     )
     demand = state.matchmaker.enter(wanted, wait_s=0.0 if has_news else said.wait_s)
+    if demand.answer.done():
+        return state.matchmaker.leave(demand)
     leaving = asyncio.ensure_future(_gone(request))
     try:
         await asyncio.wait(

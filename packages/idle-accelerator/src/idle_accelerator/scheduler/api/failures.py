@@ -57,6 +57,10 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def _on_hang_up(_request: Request, _error: Exception) -> Response:
+    return nobody_listens()
+
+
+def nobody_listens() -> Response:
     return Response(status_code=_NOBODY_LISTENS)
 
 

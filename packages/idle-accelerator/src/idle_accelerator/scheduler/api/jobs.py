@@ -27,6 +27,7 @@ _EXAMPLE = {"workload": {"kind": "command", "argv": ["python3", "-c", "print(6*7
 RESULTS_LIMIT = 2000
 _RESULT_BYTES = 16 * 1024 * 1024
 MAX_WAIT_S = 30.0
+IDEMPOTENCY_KEY_LENGTH = 64
 
 
 @router.post(
@@ -41,7 +42,11 @@ async def submit(
     state: State,
     idempotency_key: Annotated[
         str | None,
-        Header(min_length=1, max_length=64, description="A repeated submit with it gives the same job."),
+        Header(
+            min_length=1,
+            max_length=IDEMPOTENCY_KEY_LENGTH,
+            description="A repeated submit with it gives the same job.",
+        ),
     ] = None,
 ) -> Response:
     """Accept a job. When this answers, the job is on disk."""
@@ -55,6 +60,8 @@ async def submit(
             connection, job_id=job_id, spec=spec, idempotency_key=idempotency_key, now=now
         )
     )
+    if accepted == job_id:
+        state.signals.begin(job_id)
     state.matchmaker.wake()
     return answer(JobAccepted(job_id=accepted), 201)
 
@@ -175,10 +182,18 @@ async def results(
     """Finished tasks in the order in which they finished; held until there are some past ``after``, or the job ends."""
 
     def look(connection: Connection) -> tuple[Any, list[Any]]:
-        row = stored.find_job(connection, job)
+        row = stored.job_standing(connection, job)
+        if row.succeeded + row.failed + row.cancelled <= after:
+            return row, []
         return row, stored.finished_tasks(connection, row.job_seq, after=after, limit=limit)
 
     deadline = asyncio.get_running_loop().time() + wait_s
+    if wait_s > 0 and state.signals.is_silent(job):  # so a look would find nothing
+        first = state.signals.listen(job)
+        try:
+            await asyncio.wait({first}, timeout=wait_s)
+        finally:
+            state.signals.forget(job, first)
     topic: str | None = None
     while True:
         signal = state.signals.listen(topic) if topic is not None else None

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, select, update
 
@@ -79,8 +79,21 @@ _SUCCEED_TASK = (
     )
 )
 _COUNTERS = (jobs.c.queued, jobs.c.active, jobs.c.succeeded, jobs.c.failed, jobs.c.cancelled)
-_JOB = select(jobs.c.job_id, jobs.c.retries, jobs.c.cancel_wanted, *_COUNTERS).where(
-    jobs.c.job_seq == bindparam("wanted")
+_OF_JOB = (
+    jobs.c.job_seq,
+    jobs.c.job_id,
+    jobs.c.retries,
+    jobs.c.cancel_wanted,
+    jobs.c.state,
+    jobs.c.finished_at,
+)
+_JOB = select(*_OF_JOB, *_COUNTERS).where(jobs.c.job_seq == bindparam("wanted"))
+_CHANGING = (*(column.name for column in _COUNTERS), "duration_sum_s", "duration_count")
+_CHANGE_JOB = (
+    update(jobs)
+    .where(jobs.c.job_seq == bindparam("b_job_seq"))
+    .values({name: jobs.c[name] + bindparam(f"b_{name}") for name in _CHANGING})
+    .values(state=bindparam("b_state"), finished_at=bindparam("b_finished_at"))
 )
 _SPENT = select(tasks.c.failures, tasks.c.losses).where(
     tasks.c.job_seq == bindparam("b_job_seq"), tasks.c.task_index == bindparam("b_task_index")
@@ -88,21 +101,32 @@ _SPENT = select(tasks.c.failures, tasks.c.losses).where(
 _COUNTER = {TaskState.SUCCEEDED: "succeeded", TaskState.FAILED: "failed", TaskState.CANCELLED: "cancelled"}
 
 
-def end_attempts(connection: Connection, ends: Sequence[End], *, now: float) -> set[str]:
-    """Writes the ends, moves the tasks on and keeps the jobs' counters true. Returns the ids of the jobs concerned."""
+class Ended(NamedTuple):
+    """What ends have done to jobs."""
+
+    jobs: frozenset[str] = frozenset()
+    """Ids of those concerned."""
+    some_queued: bool = False
+    """Whether any of these has queued tasks now."""
+
+
+def end_attempts(connection: Connection, ends: Sequence[End], *, now: float) -> Ended:
+    """Writes the ends, moves the tasks on and keeps the jobs' counters true."""
     if not ends:
-        return set()
+        return Ended()
     connection.execute(_END_ATTEMPT, [_attempt_values(end, now) for end in ends])
     by_job: defaultdict[int, list[End]] = defaultdict(list)
     for end in ends:
         by_job[end.job_seq].append(end)
-    return {_end_for_job(connection, job_seq, of_job, now=now) for job_seq, of_job in by_job.items()}
+    moved = [_end_for_job(connection, job_seq, of_job, now=now) for job_seq, of_job in by_job.items()]
+    return Ended(frozenset(job_id for job_id, _ in moved), any(queued for _, queued in moved))
 
 
-def _end_for_job(connection: Connection, job_seq: int, ends: Iterable[End], *, now: float) -> str:
+def _end_for_job(connection: Connection, job_seq: int, ends: Iterable[End], *, now: float) -> tuple[str, int]:
+    """Returns the job's id and how many tasks of it are queued now."""
     job = connection.execute(_JOB, {"wanted": job_seq}).one()
     finished = job.succeeded + job.failed + job.cancelled
-    change: defaultdict[str, int] = defaultdict(int)
+    change: defaultdict[str, Any] = defaultdict(int)
     succeeded: list[dict[str, Any]] = []
     moved: list[dict[str, Any]] = []
     duration_sum_s = 0.0
@@ -141,30 +165,37 @@ def _end_for_job(connection: Connection, job_seq: int, ends: Iterable[End], *, n
         connection.execute(_SUCCEED_TASK, succeeded)
     if moved:
         connection.execute(_MOVE_TASK, moved)
-    columns: dict[str, Any] = {name: jobs.c[name] + by for name, by in change.items()}
-    columns["duration_sum_s"] = jobs.c.duration_sum_s + duration_sum_s
-    columns["duration_count"] = jobs.c.duration_count + len(succeeded)
-    change_job(connection, job_seq, columns, now=now)
-    return str(job.job_id)
+    change["duration_sum_s"] = duration_sum_s
+    change["duration_count"] = len(succeeded)
+    return str(job.job_id), change_job(connection, job, change, now=now)
 
 
-def change_job(connection: Connection, job_seq: int, columns: Mapping[str, Any], *, now: float) -> None:
-    """Writes these columns of the job, and its state as it follows from its counters then."""
-    row = connection.execute(
-        update(jobs).where(jobs.c.job_seq == job_seq).values(columns).returning(*_COUNTERS, jobs.c.state)
-    ).one()
+def change_job(connection: Connection, job: Any, by: Mapping[str, Any], *, now: float) -> int:
+    """Adds to these counters of the job, and writes its state as it follows from them then. Returns what is queued.
+
+    ``job`` is its row as it stands in this transaction.
+    """
+    queued = job.queued + by.get("queued", 0)
     state = job_state(
-        queued=row.queued,
-        active=row.active,
-        succeeded=row.succeeded,
-        failed=row.failed,
-        cancelled=row.cancelled,
+        queued=queued,
+        active=job.active + by.get("active", 0),
+        succeeded=job.succeeded + by.get("succeeded", 0),
+        failed=job.failed + by.get("failed", 0),
+        cancelled=job.cancelled + by.get("cancelled", 0),
     )
-    if state.value != row.state:
+    finished_at = job.finished_at
+    if state.value != job.state:
         finished_at = now if state in TERMINAL_JOB_STATES else None
-        connection.execute(
-            update(jobs).where(jobs.c.job_seq == job_seq).values(state=state.value, finished_at=finished_at)
-        )
+    connection.execute(
+        _CHANGE_JOB,
+        {
+            "b_job_seq": job.job_seq,
+            "b_state": state.value,
+            "b_finished_at": finished_at,
+            **{f"b_{name}": by.get(name, 0) for name in _CHANGING},
+        },
+    )
+    return queued
 
 
 def _attempt_values(end: End, now: float) -> dict[str, Any]:

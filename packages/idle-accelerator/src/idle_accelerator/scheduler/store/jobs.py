@@ -15,6 +15,11 @@ from idle_accelerator.wire.reasons import reason
 from idle_accelerator.wire.states import AttemptState, JobState, TaskState
 
 _INDEX_CHUNK = 100_000
+_BY_IDEMPOTENCY_KEY = select(jobs.c.job_id, jobs.c.spec).where(jobs.c.idempotency_key == bindparam("wanted"))
+_HOW_FAR = ("job_id", "job_seq", "state", "total", "queued", "active", "succeeded", "failed", "cancelled")
+_STANDING = select(*(jobs.c[name] for name in _HOW_FAR)).where(jobs.c.job_id == bindparam("wanted"))
+_ADD_JOB = insert(jobs).returning(jobs.c.job_seq)
+_ADD_TASK = insert(tasks)
 
 
 def add_job(
@@ -22,9 +27,7 @@ def add_job(
 ) -> str:
     """Stores a job with all of its tasks; returns its id, or that of the job which the same idempotency key made before."""
     if idempotency_key is not None:
-        known = connection.execute(
-            select(jobs.c.job_id, jobs.c.spec).where(jobs.c.idempotency_key == idempotency_key)
-        ).one_or_none()
+        known = connection.execute(_BY_IDEMPOTENCY_KEY, {"wanted": idempotency_key}).one_or_none()
         if known is not None:
             if known.spec != spec.model_dump_json():
                 raise Conflict(
@@ -48,11 +51,9 @@ def add_job(
         "total": spec.tasks,
         "queued": spec.tasks,
     }
-    job_seq = connection.execute(insert(jobs).returning(jobs.c.job_seq), values).scalar_one()
+    job_seq = connection.execute(_ADD_JOB, values).scalar_one()
     if spec.tasks == 1:
-        connection.execute(
-            insert(tasks), {"job_seq": job_seq, "task_index": 0, "state": TaskState.QUEUED.value}
-        )
+        connection.execute(_ADD_TASK, {"job_seq": job_seq, "task_index": 0, "state": TaskState.QUEUED.value})
         return job_id
     for start in range(0, spec.tasks, _INDEX_CHUNK):
         counter = select(literal(start).label("n")).cte("counter", recursive=True)
@@ -81,6 +82,12 @@ def find_job(connection: Connection, prefix: str) -> Row[Any]:
             f"more than one job begins with {prefix!r}.", field="job", hint="Give more characters of its id."
         )
     return found[0]
+
+
+def job_standing(connection: Connection, prefix: str) -> Row[Any]:
+    """As ``find_job``, without what may be large: how far the job is."""
+    exact = connection.execute(_STANDING, {"wanted": prefix}).one_or_none()
+    return find_job(connection, prefix) if exact is None else exact
 
 
 def list_jobs(
@@ -186,8 +193,7 @@ def cancel_job(connection: Connection, job_seq: int, *, now: float) -> set[str]:
             reason=dump_reason(reason("task.cancelled")),
         )
     ).rowcount
-    moved = {"queued": jobs.c.queued - ended, "cancelled": jobs.c.cancelled + ended}
-    change_job(connection, job_seq, moved, now=now)
+    change_job(connection, job, {"queued": -ended, "cancelled": ended}, now=now)
     held = connection.execute(
         select(attempts.c.task_index, attempts.c.epoch, attempts.c.state, attempts.c.node_id).where(
             attempts.c.job_seq == job_seq, attempts.c.live

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 from idle_accelerator.core.attempt import accepts_report
 from idle_accelerator.core.snapshot import Plan
 from idle_accelerator.errors import NotFound
-from idle_accelerator.scheduler.store.ends import End, end_attempts
+from idle_accelerator.scheduler.store.ends import End, Ended, end_attempts
 from idle_accelerator.scheduler.store.rows import job_state
 from idle_accelerator.scheduler.store.schema import TASK_QUEUED, attempts, jobs, nodes, tasks
 from idle_accelerator.wire.exchange import AttemptReport, ExchangeRequest, Order
@@ -41,10 +41,16 @@ class Exchanged:
     granted_again: list[Granted] = field(default_factory=list[Granted])
     orders: list[Order] = field(default_factory=list[Order])
     jobs_moved: set[str] = field(default_factory=set[str])
+    some_queued: bool = False
+    """Whether any of the jobs that it moved has queued tasks."""
     draining: bool = False
     fresh: bool = True
     facts_json: str = ""
     """The node's facts as they stand after this exchange."""
+
+    def take_in(self, ended: Ended) -> None:
+        self.jobs_moved |= ended.jobs
+        self.some_queued |= ended.some_queued
 
 
 _LIVE_OF_NODE = (
@@ -116,6 +122,13 @@ _HEARD = (
     )
     .values(last_seen_at=bindparam("b_now"), offered_at=bindparam("b_now"))
 )
+_IS_EXPIRED = (attempts.c.live, attempts.c.lease_expires_at < bindparam("now"))
+_EXPIRED = (
+    select(attempts.c.job_seq, attempts.c.task_index, attempts.c.epoch, attempts.c.node_id)
+    .where(*_IS_EXPIRED)
+    .limit(_EXPIRY_BATCH)
+)
+_ANY_EXPIRED = select(attempts.c.epoch).where(*_IS_EXPIRED).limit(1)
 _RENEW = update(attempts).where(*_BY_KEY).values(lease_expires_at=bindparam("b_expires"))
 
 
@@ -250,7 +263,7 @@ def _apply_reports(
         connection.execute(
             _SET_STATE, [{**_key(live[ref]), "b_state": state.value} for ref, state in newest.items()]
         )
-    outcome.jobs_moved |= end_attempts(connection, ends, now=now)
+    outcome.take_in(end_attempts(connection, ends, now=now))
     return reported
 
 
@@ -290,7 +303,7 @@ def _reconcile(
     outcome.orders += [_order(ref, "lease.stale") for ref in held if ref not in live and ref not in reported]
     if renew:
         connection.execute(_RENEW, renew)
-    outcome.jobs_moved |= end_attempts(connection, forgotten, now=now)
+    outcome.take_in(end_attempts(connection, forgotten, now=now))
     for job_id, pairs in again.items():
         job = connection.execute(_JOB, {"wanted": job_id}).one()
         outcome.granted_again.append(
@@ -306,11 +319,7 @@ def _reconcile(
 
 def expire_leases(connection: Connection, *, now: float) -> tuple[set[str], set[str]]:
     """Writes LOST to attempts whose lease ran out. Returns (ids of their jobs, ids of their nodes)."""
-    rows = connection.execute(
-        select(attempts.c.job_seq, attempts.c.task_index, attempts.c.epoch, attempts.c.node_id)
-        .where(attempts.c.live, attempts.c.lease_expires_at < now)
-        .limit(_EXPIRY_BATCH)
-    ).all()
+    rows = connection.execute(_EXPIRED, {"now": now}).all()
     ends = [
         End(
             job_seq=row.job_seq,
@@ -321,16 +330,11 @@ def expire_leases(connection: Connection, *, now: float) -> tuple[set[str], set[
         )
         for row in rows
     ]
-    return end_attempts(connection, ends, now=now), {row.node_id for row in rows}
+    return set(end_attempts(connection, ends, now=now).jobs), {row.node_id for row in rows}
 
 
 def has_expired_leases(connection: Connection, *, now: float) -> bool:
-    return (
-        connection.execute(
-            select(attempts.c.epoch).where(attempts.c.live, attempts.c.lease_expires_at < now).limit(1)
-        ).first()
-        is not None
-    )
+    return connection.execute(_ANY_EXPIRED, {"now": now}).first() is not None
 
 
 def forgive_leases(connection: Connection, *, now: float, ttl_s: float) -> None:

@@ -8,7 +8,7 @@ from idle_accelerator.core.snapshot import WaitingJob
 from idle_accelerator.scheduler.store.schema import JOB_WAITING, jobs
 from idle_accelerator.wire.jobs import JobSpec, Requirements
 
-_HORIZON = 1000
+HORIZON = 1000
 """Jobs that one decision looks at, the first in order. Those behind them wait for a later decision."""
 _WAITING = (
     select(
@@ -23,7 +23,7 @@ _WAITING = (
     )
     .where(JOB_WAITING)
     .order_by(jobs.c.priority.desc(), jobs.c.job_seq)
-    .limit(_HORIZON)
+    .limit(HORIZON)
 )
 
 
