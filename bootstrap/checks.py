@@ -31,9 +31,11 @@ class Counts:
 
 
 def steps(*, fast: bool, arguments: Sequence[str]) -> list[Step]:
-    """The cheap ones first, pytest last. `arguments` go to pytest; with paths among them, `fast` adds none."""
+    """The cheap ones first, pytest last. `arguments` go to pytest; with paths among them, `fast` adds none, and those
+    marked `alone` run beside the others."""
     folders: list[str] = []
-    if fast and not any((places.ROOT / argument.partition("::")[0]).exists() for argument in arguments):
+    named = any((places.ROOT / argument.partition("::")[0]).exists() for argument in arguments)
+    if fast and not named:
         kinds = [package / "tests" / kind for package in places.PACKAGES for kind in ("unit", "property")]
         folders = [str(folder.relative_to(places.ROOT)) for folder in kinds if folder.is_dir()]
     systems = [SYSTEMS.get(sys.platform, "Linux")] if fast else list(SYSTEMS.values())
@@ -49,20 +51,30 @@ def steps(*, fast: bool, arguments: Sequence[str]) -> list[Step]:
             Step(name=f"types, {name}", command=[own("pyright"), "--pythonplatform", name])
             for name in systems
         ),
-        # One more worker than there are cores: most tests wait for processes of their own.
-        Step(
-            name="pytest",
-            command=[own("python"), "-m", "pytest", f"-n{(os.cpu_count() or 1) + 1}", *folders, *arguments],
-        ),
+        *pytest_steps(own("python"), [*folders, *arguments], apart=not (fast or named)),
     ]
 
 
-def count_tests(report: Path) -> Counts | None:
-    """What pytest's JUnit report says; None where pytest wrote none."""
-    if not report.exists():
+def pytest_steps(python: str, arguments: Sequence[str], *, apart: bool) -> list[Step]:
+    """``apart``: tests marked `alone` have the machine to themselves, after the others."""
+    # One more worker than there are cores: most tests wait for processes of their own.
+    beside = f"-n{(os.cpu_count() or 1) + 1}"
+    if not apart:
+        return [Step(name="pytest", command=[python, "-m", "pytest", beside, *arguments])]
+    return [
+        Step(name="pytest", command=[python, "-m", "pytest", beside, "-m", "not alone", *arguments]),
+        Step(name="pytest, alone", command=[python, "-m", "pytest", "-m", "alone", *arguments]),
+    ]
+
+
+def count_tests(reports: Sequence[Path]) -> Counts | None:
+    """What pytest's JUnit reports say; None where pytest wrote none."""
+    written = [report for report in reports if report.exists()]
+    if not written:
         return None
     total = failed = skipped = 0
-    for suite in ET.parse(report).getroot().iter("testsuite"):  # noqa: S314 - our own pytest has just written it
+    roots = [ET.parse(report).getroot() for report in written]  # noqa: S314 - our own pytest has just written it
+    for suite in (suite for root in roots for suite in root.iter("testsuite")):
         total += int(suite.get("tests", "0"))
         failed += int(suite.get("failures", "0")) + int(suite.get("errors", "0"))
         skipped += int(suite.get("skipped", "0"))
@@ -84,18 +96,19 @@ def test(arguments: Sequence[str]) -> int:
     }
     rows: list[tuple[Step, int, float]] = []
     with tempfile.TemporaryDirectory(prefix="idle-test-") as folder:
-        report = Path(folder) / "pytest.xml"
+        reports: list[Path] = []
         for step in steps(fast=fast, arguments=[argument for argument in arguments if argument != "--fast"]):
             show(f"\n== {step.name}")
             command = [str(places.ROOT / step.command[0]), *step.command[1:]]
-            if step.name == "pytest":
-                command.append(f"--junitxml={report}")
+            if step.name.startswith("pytest"):
+                reports.append(Path(folder) / f"{len(reports)}.xml")
+                command.append(f"--junitxml={reports[-1]}")
             started = time.monotonic()
             status = subprocess.run(
                 command, cwd=places.ROOT, env=variables, stdin=subprocess.DEVNULL, check=False
             ).returncode
             rows.append((step, status, time.monotonic() - started))
-        counts = count_tests(report)
+        counts = count_tests(reports)
     show_summary(rows, counts)
     return 1 if any(status for _, status, _ in rows) else 0
 

@@ -1,6 +1,7 @@
 """What every sandbox promises of a guest's life, tried on real processes, for both ways to start one."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -76,6 +77,24 @@ async def test_three_pipes_carry_large_input_and_output_without_loss(stage: Stag
     out, err = await asyncio.gather(guest.stdout.read(), guest.stderr.read())
     assert out == sent[::-1]
     assert err == b"3000000"
+    assert (await guest.wait()).exit_code == 0
+
+
+async def test_what_stands_in_its_input_from_the_start_comes_before_what_is_written_later(
+    stage: Stage,
+) -> None:
+    first = b"first" * 200
+    guest = await stage.start(
+        first_input=json.dumps("tell(sys.stdin.buffer.read().decode())").encode() + b"\n" + first
+    )
+    assert guest.stdin is not None
+    guest.stdin.write(b", then")
+    guest.stdin.write_eof()
+    assert await hear(guest) == first.decode() + ", then"
+
+
+async def test_a_guest_that_ends_without_reading_its_first_input_is_no_failure(stage: Stage) -> None:
+    guest = await stage.start(argv=("true",), first_input=b"unread")
     assert (await guest.wait()).exit_code == 0
 
 

@@ -128,15 +128,15 @@ async def test_children_of_children_are_stopped_and_killed_on_every_system(stage
 
 
 @posix_only
+@pytest.mark.alone
 @pytest.mark.parametrize("step", ["", "os.setsid()", "os.setpgid(0, 0)"], ids=["group", "sessions", "groups"])
 async def test_a_tree_that_forks_and_dies_all_the_time_is_frozen_or_refused_and_always_killed(
     stage: Stage, step: str
 ) -> None:
     guest = await stage.act(
-        "for _ in range(4):\n"  # four chains, each generation forks the next and ends
+        "for _ in range(6):\n"  # six chains, each generation forks the next and ends
         "    if os.fork() == 0:\n"
-        "        for _ in range(20_000):\n"
-        "            time.sleep(0.0005)\n"  # or they would leave no process ids to the other tests
+        "        for _ in range(50_000):\n"
         "            if os.fork(): os._exit(0)\n"
         f"            {step or 'pass'}\n"
         "        time.sleep(3600)\n"

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from agent_process import AgentProcess, until
 from conftest import SchedulerProcess
@@ -13,6 +14,7 @@ from conftest import SchedulerProcess
 from idle_accelerator import Client
 from idle_accelerator.agent import control
 from idle_accelerator.agent.control import OwnerWord
+from idle_accelerator.agent.slots import LINGER_S
 from idle_accelerator.errors import RemoteException, TaskCancelled, TaskFailed, Unavailable, Untrusted
 from idle_accelerator.wire.states import JobState
 
@@ -195,3 +197,16 @@ def test_an_unreachable_scheduler_is_said_with_what_to_do() -> None:
         nobody.submit(["true"])
     assert "127.0.0.1:9" in str(caught.value)
     assert "run.py up" in str(caught.value)
+
+
+def test_the_process_of_a_job_that_is_over_is_gone_before_it_would_be_for_want_of_work(
+    client: Client,
+) -> None:
+    """Warm processes are kept for ``LINGER_S`` in case more comes; for a job all of whose tasks have succeeded, nothing can."""
+    ended: list[float] = []
+    for _ in range(3):
+        pid = client.submit_function(os.getpid).result(timeout=WAIT_S)
+        began_s = time.monotonic()
+        until(lambda pid=pid: not psutil.pid_exists(pid), what="the process ends")
+        ended.append(time.monotonic() - began_s)
+    assert min(ended) < LINGER_S

@@ -1,6 +1,7 @@
 """Rounds of matchmaking: nobody's news is missed, nobody waits in vain, and no failure stops them."""
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -168,6 +169,29 @@ async def test_a_task_that_was_queued_without_a_word_is_found_some_seconds_later
     now = 10.0
     assert await answer_of(matchmaker.enter(node(), wait_s=0)) == [LINE]
     await matchmaker.close()
+
+
+async def test_when_all_that_was_queued_is_given_no_other_look_follows_until_more_is_queued(
+    matchmaker: Matchmaker, store: ScriptedStore
+) -> None:
+    store.jobs, store.leases = [waiting_job()], [LINE]
+    assert await answer_of(matchmaker.enter(node(), wait_s=0)) == [LINE]
+    looks = store.reads
+    assert await answer_of(matchmaker.enter(node(), wait_s=0)) == []
+    assert store.reads == looks
+    store.leases = [LINE]
+    matchmaker.wake()
+    assert await answer_of(matchmaker.enter(node(), wait_s=0)) == [LINE]
+
+
+async def test_when_the_commit_gives_less_than_was_queued_the_next_node_is_looked_for_again(
+    matchmaker: Matchmaker, store: ScriptedStore
+) -> None:
+    two = dataclasses.replace(waiting_job(), queued=2)
+    store.jobs, store.leases = [two], [LINE]
+    assert await answer_of(matchmaker.enter(node(), wait_s=0)) == [LINE]
+    store.leases = [LINE]
+    assert await answer_of(matchmaker.enter(node(), wait_s=0)) == [LINE]
 
 
 async def test_what_is_queued_while_a_round_looks_is_seen_by_the_next(

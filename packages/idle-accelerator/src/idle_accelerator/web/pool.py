@@ -21,6 +21,8 @@ READ_TTL_S = 2.0
 REFRESH_S = 3
 """Between two refreshes of what is on the screen; each costs some 50–100 ms of a core."""
 DOWNLOAD_LIMIT_BYTES = 64 * 1024 * 1024
+SMALL_BYTES = 256 * 1024
+"""Files up to this size come along with the page."""
 """Downloads pass through the page's memory; what is larger goes by ``idlectl result``."""
 SCANNED_TASKS = 10_000
 """Results come in the order in which tasks finished; of larger jobs the page looks none up."""
@@ -121,6 +123,12 @@ def archive(job_id: str) -> bytes:
         for index, artifact in found.files:
             folder.writestr(f"{index}/{artifact.path}", blob(artifact.digest))
     return packed.getvalue()
+
+
+@st.cache_data(max_entries=200, show_spinner=False)
+def small_blob(digest: str) -> bytes:
+    """Kept: a digest's content never changes. Raises TooLarge over SMALL_BYTES."""
+    return client().read_blob(digest, SMALL_BYTES)
 
 
 def blob(digest: str) -> bytes:

@@ -1,15 +1,18 @@
 """One task: its output as it comes, its result, its files, its attempts."""
 
+import contextlib
 import functools
 import pprint
+from collections.abc import Callable
 from typing import Any
 
 import streamlit as st
 
+from idle_accelerator.errors import IdleError
 from idle_accelerator.web import amounts, badges, plain, pool
 from idle_accelerator.web.language import say, sentence
 from idle_accelerator.web.listings import attempts_table
-from idle_accelerator.wire.jobs import AttemptView, JobDetail, TaskDetail
+from idle_accelerator.wire.jobs import Artifact, AttemptView, JobDetail, TaskDetail
 from idle_accelerator.wire.payload import INLINE_LIMIT_BYTES
 from idle_accelerator.wire.states import LIVE_ATTEMPT_STATES, TERMINAL_TASK_STATES, TaskState
 
@@ -105,6 +108,15 @@ def choose_attempt(attempts: tuple[AttemptView, ...], key: str) -> AttemptView:
     return by_epoch[chosen]
 
 
+def _content(artifact: Artifact) -> bytes | Callable[[], bytes]:
+    """What the download button gives. Content that is made at the click belongs to one rendering of the page: a click that
+    crosses the next rendering finds nothing, and has to be repeated. Small files, most of all, need not suffer that."""
+    if artifact.size_bytes <= pool.SMALL_BYTES:
+        with contextlib.suppress(IdleError):  # it cannot be had now: the click says so
+            return pool.small_blob(artifact.digest)
+    return functools.partial(pool.blob, artifact.digest)
+
+
 def files(detail: TaskDetail) -> None:
     st.markdown(f"**{say('artifacts.title')}**")
     if not detail.artifacts:
@@ -115,7 +127,7 @@ def files(detail: TaskDetail) -> None:
             if artifact.size_bytes <= pool.DOWNLOAD_LIMIT_BYTES:
                 st.download_button(
                     say("artifacts.download"),
-                    functools.partial(pool.blob, artifact.digest),
+                    _content(artifact),
                     file_name=plain.file_name(artifact.path),
                     mime="application/octet-stream",
                     icon=":material/download:",
