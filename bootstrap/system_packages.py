@@ -46,6 +46,42 @@ FOR_TESTS = (
         library="libatomic.so.1",
         serves="the web page in a real browser (the Node that drives it links to this)",
     ),
+    SystemPackage(
+        apt_name="gcc",
+        programs=("gcc", "cc"),
+        serves="a graphics driver that fails and hangs, compiled for the tests",
+    ),
+    SystemPackage(
+        apt_name="mutter",
+        programs=("mutter",),
+        serves="idleness read from a real GNOME compositor",
+    ),
+    SystemPackage(
+        apt_name="sway",
+        programs=("sway",),
+        serves="idleness read from a real wlroots compositor",
+    ),
+    SystemPackage(
+        apt_name="dbus-daemon",
+        programs=("dbus-daemon",),
+        serves="desktops, sessions and players on a real message bus",
+    ),
+    SystemPackage(
+        apt_name="pipewire-pulse",
+        programs=("pipewire-pulse",),
+        serves="calls and films on a real sound server",
+    ),
+    SystemPackage(
+        apt_name="wireplumber", programs=("wireplumber",), serves="calls and films on a real sound server"
+    ),
+    SystemPackage(
+        apt_name="pulseaudio-utils",
+        programs=("pactl",),
+        serves="programs that record and play on that server",
+    ),
+    SystemPackage(
+        apt_name="tmux", programs=("tmux",), serves="terminals that outlive the program that opened them"
+    ),
 )
 FOR_BENCHES = (
     SystemPackage(

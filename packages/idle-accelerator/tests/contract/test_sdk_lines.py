@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -233,6 +234,25 @@ async def test_a_second_answer_that_nobody_asked_for_ends_the_connection(server:
         await asyncio.sleep(0.001)
     assert await ask() == b"ok"
     line.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no uvloop for Windows")
+def test_it_serves_in_other_event_loops() -> None:
+    import uvloop
+
+    async def main() -> bytes:
+        server = Server()
+        server.scripts = [server.answers(OK, OK)]
+        listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+        line = DirectLine("127.0.0.1", listening.sockets[0].getsockname()[1])
+        for _ in range(2):
+            answer = await line.request("GET", "/", headers={}, content=None, connect_s=5.0, answer_s=5.0)
+        assert server.connections == 1
+        line.close()
+        listening.close()
+        return answer.content
+
+    assert uvloop.run(main()) == b"ok"
 
 
 async def test_a_header_cannot_smuggle_another(server: Server) -> None:

@@ -103,6 +103,9 @@ def test_units_are_made_human_by_the_parameters_name() -> None:
     assert render(reason("task.timeout", timeout_s=600)) == "ran longer than its timeout of 10 min"
     assert render(reason("node.disk_low", free_bytes=1 << 20)) == "only 1.0 MiB left on its disk"
     assert render(reason("match.cpus", needed=4.0, offered=0.5)) == "needs 4 cores, lends 0.5"
+    busy_disk = reason("load.disk", used_bytes_per_s=3 << 20, limit_bytes_per_s=1 << 20, calm_s=20)
+    assert render(busy_disk).startswith("other programs move 3.0 MiB/s from and to disks")
+    assert "is at 93 °C" in render(reason("heat.hot", hottest_c=93.2, limit_c=80, sensor="cpu"))
 
 
 def test_an_unknown_code_falls_back_on_the_origins_own_words() -> None:

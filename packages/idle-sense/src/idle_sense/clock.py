@@ -1,8 +1,10 @@
 """The clocks that the monitor reads; tests bring their own (``idle_sense.testing.ScriptedClock``)."""
 
-import threading
 import time
+from collections.abc import Collection
 from typing import Protocol
+
+from idle_sense.doorbell import Doorbell
 
 
 class Clock(Protocol):
@@ -11,15 +13,15 @@ class Clock(Protocol):
         ...
 
     def wall_s(self) -> float:
-        """The time of day, as it may be set."""
+        """The time of day, as it may be set: seconds since 1970, UTC."""
         ...
 
     def suspended_s(self) -> float:
         """How long the machine has slept since it started; 0.0 where the system does not tell."""
         ...
 
-    def wait(self, wake: threading.Event, timeout_s: float) -> None:
-        """Until ``wake`` is set or the time is over."""
+    def wait(self, bell: Doorbell, filenos: Collection[int], timeout_s: float) -> frozenset[int]:
+        """Until ``bell`` rings, one of ``filenos`` is readable, or the time is over. Returns those that are readable."""
         ...
 
 
@@ -35,5 +37,5 @@ class SystemClock:
 
         return platform.current().suspended_s()
 
-    def wait(self, wake: threading.Event, timeout_s: float) -> None:
-        wake.wait(timeout_s)
+    def wait(self, bell: Doorbell, filenos: Collection[int], timeout_s: float) -> frozenset[int]:
+        return bell.wait(filenos, timeout_s)

@@ -2,6 +2,8 @@
 
 SenseError                     message, field, hint: what is wrong, where, and what to do next
 ├── InvalidPolicy              a policy's field has no sensible value
+├── InvalidHistory             a file of habits that this version cannot have written
+├── InvalidTrace               a recorded trace is broken; line: where
 └── DisplayError               a display server refused, ended or broke the protocol; probes turn it into a reading
 
 What a machine does not let us read is no error: it is a Reading without a value, and counts as busy.
@@ -29,6 +31,29 @@ class SenseError(Exception):
 
 class InvalidPolicy(SenseError, ValueError):
     code = "invalid_policy"
+
+    def __init__(
+        self, message: str, *, field: str | None = None, hint: str | None = None, line: int | None = None
+    ) -> None:
+        super().__init__(message, field=field, hint=hint)
+        self.line = line
+        """Of the file that it came from, where that is known."""
+
+    def __str__(self) -> str:
+        return super().__str__() if self.line is None else f"line {self.line}: {super().__str__()}"
+
+
+class InvalidHistory(SenseError, ValueError):
+    code = "invalid_history"
+
+
+class InvalidTrace(SenseError, ValueError):
+    code = "invalid_trace"
+
+    def __init__(self, message: str, *, line: int) -> None:
+        super().__init__(f"line {line}: {message}.", hint="Record it anew, or cut it off before that line.")
+        self.line = line
+        """Counted from 1."""
 
 
 class DisplayError(SenseError):

@@ -1,6 +1,8 @@
 """What every probe promises, native and scripted, and every platform's file."""
 
 import math
+import os
+import select
 import sys
 import time
 
@@ -8,10 +10,9 @@ import pytest
 
 from idle_sense import Probes, Reading
 from idle_sense.platform import current
-from idle_sense.probes.bundle import native_probes
+from idle_sense.probes.aside import Aside
+from idle_sense.probes.bundle import FACTS, native_probes
 from idle_sense.testing import ScriptedProbes
-
-FACTS = ("seats", "terminals", "load", "memory", "power")
 
 
 @pytest.fixture(params=["native", "scripted"])
@@ -31,7 +32,7 @@ def test_a_reading_has_a_value_or_says_why_not_and_what_would_help(probes: Probe
         assert reading.age_s >= 0
         if reading.value is None:
             assert reading.problem
-            assert reading.advice
+            assert reading.advice or not reading.tells
 
 
 @pytest.mark.parametrize("fact", FACTS)
@@ -43,7 +44,22 @@ def test_a_capability_is_honest_about_how_far_it_was_tried(probes: Probes, fact:
     assert capability.back_end
     assert capability.verified in ("native", "emulated", "signature-only")
     if not capability.serves:
-        assert capability.advice or capability.probe == "power"
+        assert capability.advice or capability.back_end == "none" or isinstance(probe, Aside)
+
+
+@pytest.mark.parametrize("fact", FACTS)
+def test_what_is_waited_for_are_open_descriptors_that_a_look_silences(probes: Probes, fact: str) -> None:
+    probe = getattr(probes, fact)
+    probe.listen(lambda: None)
+    for _ in range(3):
+        probe.read(time.monotonic())
+    for fileno in probe.filenos():
+        os.fstat(fileno)
+    deadline_s = time.monotonic() + 20
+    while select.select(list(probe.filenos()), [], [], 0)[0]:
+        assert time.monotonic() < deadline_s, "it stays readable whatever is read"
+        probe.read(time.monotonic())
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("fact", FACTS)
@@ -85,8 +101,6 @@ def test_the_system_tells_processor_times_that_grow() -> None:
 
 
 def test_the_system_knows_this_process_and_not_one_that_cannot_be() -> None:
-    import os
-
     system = current()
     own = system.process(os.getpid())
     assert own is not None

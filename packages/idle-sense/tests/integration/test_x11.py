@@ -1,6 +1,5 @@
 """The X11 back end against a real X server, and against servers that misbehave."""
 
-import contextlib
 import os
 import random
 import signal
@@ -8,19 +7,21 @@ import socket
 import struct
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from idle_sense import Seat
-from idle_sense.platform.displays import Displays, Places
-from idle_sense.platform.x11 import GIVE_UP_S, IdleClient
-
 if sys.platform != "linux":
     pytest.skip("these are the displays of a Linux machine", allow_module_level=True)
+
+from fake_bus import Misbehaving
+from fake_compositor import Compositor
+
+from idle_sense.facts import Screen, Seat
+from idle_sense.platform.displays import Displays, Places
+from idle_sense.platform.x11 import GIVE_UP_S, IdleClient
 
 
 def only(displays: Displays, name: str) -> Seat | None:
@@ -181,13 +182,16 @@ def test_a_session_whose_input_cannot_be_read_counts_where_somebody_may_sit_at_i
         assert seat.idle_s.advice
 
 
-def test_a_wayland_desktop_without_logind_is_found_by_its_socket(tmp_path: Path) -> None:
+def test_a_wayland_desktop_without_logind_is_found_by_its_socket(
+    tmp_path: Path, eventually: Callable
+) -> None:
     (tmp_path / "1000").mkdir()
-    (tmp_path / "1000" / "wayland-0").touch()
-    (tmp_path / "1000" / "wayland-0.lock").touch()
+    compositor = Compositor(tmp_path / "1000" / "wayland-0")
     displays = looking({}, runtimes=str(tmp_path), sockets=str(tmp_path / "none"))
-    (seat,) = displays.read(0.0).value or ()
-    assert "no back end for Wayland yet" in seat.idle_s.problem
+    name = f"Wayland desktop {tmp_path}/1000/wayland-0"
+    eventually(lambda: only(displays, name).idle_s.value is not None)  # type: ignore[union-attr]
+    displays.close()
+    compositor.stop()
 
 
 def test_the_display_beside_a_wayland_desktop_is_not_even_asked(tmp_path: Path, start_x: Callable) -> None:
@@ -200,40 +204,12 @@ def test_the_display_beside_a_wayland_desktop_is_not_even_asked(tmp_path: Path, 
     assert displays._clients == {}
 
 
-class Misbehaving:
-    """A server at a Unix socket that does with each connection what it is told."""
-
-    def __init__(self, path: Path, serve: Callable[[socket.socket], None]) -> None:
-        self.path = str(path)
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(self.path)
-        self._listener.listen(8)
-        self._serve = serve
-        self._held: list[socket.socket] = []
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                self._held.append(connection)
-                self._serve(connection)
-
-    def close(self) -> None:
-        for one in (self._listener, *self._held):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-        self._thread.join(timeout=10)
-
-
 @pytest.fixture
 def misbehave(tmp_path: Path) -> Iterator[Callable[..., Misbehaving]]:
     started: list[Misbehaving] = []
 
-    def start(serve: Callable[[socket.socket], None] = lambda _connection: None) -> Misbehaving:
-        started.append(Misbehaving(tmp_path / "X9", serve))
+    def start(*serve: Callable[[socket.socket], None]) -> Misbehaving:
+        started.append(Misbehaving(tmp_path / "X9", *serve))
         return started[-1]
 
     yield start
@@ -342,3 +318,143 @@ print(best)
         timeout=120,
     )
     assert float(told.stdout) < 0.001
+
+
+class Windows(IdleClient):
+    """A program with a window, which may do what a window manager does."""
+
+    def asked(self, *data: bytes) -> None:
+        """Requests without an answer."""
+        for one in data:
+            self._count = (self._count + 1) & 0xFFFF
+            self._send(one)
+        self.poll(0.05)
+
+    def open_window(self, number: int, left: int, top: int, width: int, height: int) -> int:
+        window = self._own_ids | number
+        box = struct.pack("<hhHHHHI", left, top, width, height, 0, 1, 0)
+        self.asked(struct.pack("<BBHII", 1, 0, 8, window, self._root) + box + struct.pack("<I", 0))
+        self.asked(struct.pack("<BxHI", 8, 2, window))
+        return window
+
+    def focus(self, window: int) -> None:
+        self.asked(struct.pack("<BBHII", 42, 1, 3, window, 0))
+
+    def set_property(self, window: int, name: bytes, kind: int, *values: int) -> None:
+        head = struct.pack(
+            "<BBHIIIBxxxI", 18, 0, 6 + len(values), window, self._atoms[name], kind, 32, len(values)
+        )
+        self.asked(head + struct.pack(f"<{len(values)}I", *values))
+
+    @property
+    def _atoms(self) -> dict[bytes, int]:
+        return self.foremost._atoms
+
+
+@pytest.fixture
+def desk(start_x: Callable, eventually: Callable) -> Iterator[tuple[Windows, Callable[[], Screen | None]]]:
+    server = start_x()
+    windows = Windows(f"/tmp/.X11-unix/X{server.number}")
+    eventually(lambda: windows.poll(0.05) or windows.answer is not None)
+    displays = looking({"DISPLAY": server.name})
+
+    def screen() -> Screen | None:
+        displays.read(time.monotonic())
+        told = displays.screen(time.monotonic())
+        # What a change did is told at the next look, a second later.
+        return None if told.value is None else told.value
+
+    eventually(lambda: screen() is not None)
+    yield windows, screen
+    displays.close()
+    windows.close()
+
+
+def filled(screen: Callable[[], Screen | None]) -> bool:
+    told = screen()
+    return told is not None and bool(told.fullscreen)
+
+
+def test_a_window_manager_tells_whether_the_foremost_window_is_fullscreen(desk, eventually: Callable) -> None:
+    windows, screen = desk
+    window = windows.open_window(2, 0, 0, 50, 50)
+    windows.set_property(windows._root, b"_NET_ACTIVE_WINDOW", 33, window)
+    assert not filled(screen)
+    windows.set_property(window, b"_NET_WM_STATE", 4, windows._atoms[b"_NET_WM_STATE_FULLSCREEN"])
+    eventually(lambda: filled(screen))
+    windows.set_property(windows._root, b"_NET_ACTIVE_WINDOW", 33, 0)
+    eventually(lambda: not filled(screen))
+
+
+def test_without_a_window_manager_the_window_with_the_keyboard_is_measured(
+    desk, eventually: Callable
+) -> None:
+    windows, screen = desk
+    small, large = windows.open_window(2, 10, 10, 100, 100), windows.open_window(3, 0, 0, 320, 200)
+    windows.focus(small)
+    assert not filled(screen)
+    windows.focus(large)
+    eventually(lambda: filled(screen))
+    windows.focus(small)
+    eventually(lambda: not filled(screen))
+
+
+def test_what_a_window_manager_left_behind_does_not_count(desk, eventually: Callable) -> None:
+    """It named a window that is no more; the window with the keyboard is measured then."""
+    windows, screen = desk
+    large = windows.open_window(3, 0, 0, 320, 200)
+    windows.set_property(windows._root, b"_NET_ACTIVE_WINDOW", 33, windows._own_ids | 77)
+    windows.focus(large)
+    eventually(lambda: filled(screen))
+
+
+def test_a_machine_without_displays_tells_nothing_of_windows(tmp_path: Path) -> None:
+    displays = looking({}, sockets=str(tmp_path))
+    displays.read(0.0)
+    told = displays.screen(0.0)
+    assert told.value is None
+    assert not told.tells
+
+
+def test_a_server_that_hangs_lets_what_it_told_of_windows_grow_old(
+    start_x: Callable, eventually: Callable
+) -> None:
+    server = start_x()
+    displays = looking({"DISPLAY": server.name})
+
+    def age_s() -> float:
+        displays.read(time.monotonic())
+        told = displays.screen(time.monotonic())
+        return -1.0 if told.value is None else told.age_s
+
+    eventually(lambda: age_s() >= 0)
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        eventually(lambda: age_s() > 3.0)
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    eventually(lambda: 0 <= age_s() < 2.0)
+    displays.close()
+
+
+def test_the_alarm_is_set_where_the_server_has_one(start_x: Callable, eventually: Callable) -> None:
+    server = start_x()
+    client = IdleClient(f"/tmp/.X11-unix/X{server.number}")
+    eventually(lambda: client.poll(0.05) or client.alarmed)
+    client.close()
+
+
+def test_a_server_without_alarms_is_polled(start_x: Callable, eventually: Callable) -> None:
+    """Xvfb has them always, so its word for it is changed on the way."""
+
+    class Unalarmed(IdleClient):
+        def _take_extension(self, name: bytes, answer: bytes) -> None:
+            super()._take_extension(name, bytes(32) if name == b"SYNC" else answer)
+
+    server = start_x()
+    client = Unalarmed(f"/tmp/.X11-unix/X{server.number}")
+    eventually(lambda: client.poll(0.05) or (client.answer is not None and client.answer.idle_s > 0.2))
+    assert not client.alarmed
+    server.press("mousemove", "3", "4")
+    eventually(lambda: client.poll(0.05) or client.answer.idle_s < 0.2)  # type: ignore[union-attr]
+    client.close()

@@ -1,6 +1,5 @@
-"""The rules of Windows' and macOS's files that need neither system, and what Linux keeps in files."""
+"""The rules of macOS's seats, which need no Mac, and what Linux keeps in files."""
 
-import ctypes
 import os
 import struct
 import time
@@ -10,76 +9,6 @@ import pytest
 
 from idle_sense.platform import logind, x11
 from idle_sense.platform.macos import MacSeats
-from idle_sense.platform.windows import (
-    LastInputInfo,
-    SessionInfo,
-    SessionTimes,
-    WindowsSeats,
-    idle_of_times,
-    idle_since,
-)
-
-
-@pytest.mark.parametrize(
-    ("last", "now", "idle_s"),
-    [
-        (1_000, 5_000, 4.0),
-        (0xFFFFFC18, 1_000, 2.0),  # the count began again in between
-        (5_001, 5_000, 0.0),  # stamped after the count was read
-        (0, 0x7FFFFFFF, 2147483.647),
-    ],
-)
-def test_windows_ticks_survive_their_wrap_after_49_days(last: int, now: int, idle_s: float) -> None:
-    assert idle_since(last, now) == pytest.approx(idle_s)
-
-
-def test_windows_says_nothing_for_a_session_without_a_time_of_last_input() -> None:
-    assert idle_of_times(0, 10**17) is None
-    assert idle_of_times(10**17 - 5 * 10**7, 10**17) == pytest.approx(5.0)
-    assert idle_of_times(10**17 + 1, 10**17) is None
-
-
-def test_windows_structures_have_the_sizes_of_its_headers() -> None:
-    """64-bit: winuser.h and wtsapi32.h; the union of LARGE_INTEGERs begins on 8 bytes."""
-    assert ctypes.sizeof(LastInputInfo) == 8
-    assert ctypes.sizeof(SessionInfo) == (24 if struct.calcsize("P") == 8 else 12)
-    assert SessionTimes.last_input.offset == 192
-    assert ctypes.sizeof(SessionTimes) == 216
-
-
-def windows(own: int, others: dict[int, float | None]) -> WindowsSeats:
-    return WindowsSeats(
-        own_session=lambda: own,
-        own_idle_s=lambda: 42.0,
-        active_sessions=lambda: [0, own, *others],
-        session_idle_s=lambda session: others[session],
-    )
-
-
-def test_a_windows_service_says_that_it_cannot_see_the_keyboard() -> None:
-    (seat,) = windows(0, {}).read(0.0).value or ()
-    assert seat.idle_s.value is None
-    assert "not as a service" in seat.idle_s.advice
-
-
-def test_another_windows_user_at_work_counts() -> None:
-    own, told, silent = windows(1, {2: 7.0, 3: None}).read(0.0).value or ()
-    assert own.idle_s.value == 42.0
-    assert told.idle_s.value == 7.0
-    assert silent.idle_s.value is None
-
-
-def test_windows_calls_that_fail_are_a_missing_reading() -> None:
-    def refused() -> int:
-        raise OSError("access is denied")
-
-    seats = WindowsSeats(
-        own_session=refused,
-        own_idle_s=lambda: 0.0,
-        active_sessions=list,
-        session_idle_s=lambda _session: None,
-    )
-    assert seats.read(0.0).value is None
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from idle_sense import (
     Severity,
     State,
 )
+from idle_sense.facts import MemoryUse
 from idle_sense.sentences import CHINESE, ENGLISH
 from idle_sense.testing import ScriptedClock, ScriptedProbes
-from idle_sense.types import MemoryUse
 
 GIB = 1 << 30
 

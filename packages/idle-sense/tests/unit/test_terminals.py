@@ -2,11 +2,13 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from idle_sense import GuestLedger
+from idle_sense.platform.owners import Owner
 from idle_sense.platform.terminals import Terminals
 from idle_sense.probes.guests import ProcessInfo
 
@@ -36,7 +38,12 @@ class OneGuest:
 class Bench:
     """A folder of files with times, in place of /dev/pts."""
 
-    def __init__(self, folder: Path, processes: OneGuest | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        processes: OneGuest | None = None,
+        owner: Callable[[str, int], Owner] = lambda _line, _uid: Owner(),
+    ) -> None:
         self.folder = folder
         self.wall_s = WALL_S
         self.now_s = 100.0
@@ -47,6 +54,7 @@ class Bench:
             verified="native",
             folder=str(folder),
             pattern=r"\d+",
+            owner=owner,
             wall_s=lambda: self.wall_s,
         )
 
@@ -125,9 +133,39 @@ def test_a_terminal_led_by_a_guest_never_counts(tmp_path: Path, monkeypatch: pyt
 
     class OnDevice77:
         st_atime = facts.st_atime
+        st_ctime = facts.st_ctime
+        st_uid = facts.st_uid
         st_rdev = 77
 
     monkeypatch.setattr(
         os, "stat", lambda path, **more: OnDevice77() if str(path).endswith("/0") else stat(path, **more)
     )
     assert [bench.look(0.5) for _ in range(6)] == [{}] * 6
+
+
+def test_whose_a_terminal_is_is_asked_once_at_first_and_once_when_a_login_had_time_to_say(
+    tmp_path: Path,
+) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def owner(line: str, uid: int) -> Owner:
+        asked.append((line, uid))
+        return Owner("ada", "" if len(asked) == 1 else "far.example")
+
+    bench = Bench(tmp_path, owner=owner)
+    bench.touch("0", typed_s=600.0)
+    for _ in range(20):
+        bench.look(1.0)
+    assert asked == [(str(tmp_path / "0"), os.geteuid())] * 2
+    (terminal,) = bench.terminals.read(bench.now_s, bench.guests).value or ()
+    assert (terminal.user, terminal.host) == ("ada", "far.example")
+
+
+def test_a_terminal_of_the_same_name_that_was_opened_anew_counts_from_then(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.touch("0", typed_s=600.0)
+    bench.look()
+    bench.look(1.0)
+    (tmp_path / "0").unlink()
+    bench.touch("0", typed_s=900.0)
+    assert bench.look(1.0)["0"] <= 1.01

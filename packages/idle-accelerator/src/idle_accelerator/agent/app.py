@@ -259,7 +259,8 @@ async def _run(config: AgentConfig, policy: Policy) -> None:
     if config.lend_for_s is not None:
         control.give_word(config.data_dir, OwnerWord(kind="lend", for_s=config.lend_for_s))
     sandbox = open_sandbox()
-    link = Link(config.scheduler_url)
+    monitor = Monitor(policy)
+    link = Link(config.scheduler_url, on_moved=monitor.guests().sent)
     journal = Journal(config.data_dir / "journal.jsonl")
     journal.open()
     killed = kill_leftovers(journal.leftover_guests)
@@ -270,9 +271,8 @@ async def _run(config: AgentConfig, policy: Policy) -> None:
     wiped = workspaces.open()
     if killed or wiped:
         _log.info("tidied up after an agent that crashed: %d process(es), %d workspace(s)", killed, wiped)
-    monitor = Monitor(policy)
     if config.pool_pid is not None:
-        monitor.guests.add(config.pool_pid)
+        monitor.guests().add(config.pool_pid)
     owner = OwnerWatch(monitor, config.data_dir)
     facts = fingerprint(
         data_dir=config.data_dir,
@@ -295,7 +295,7 @@ async def _run(config: AgentConfig, policy: Policy) -> None:
         link=link,
         outbox=outbox,
         journal=journal,
-        ledger=monitor.guests,
+        ledger=monitor.guests(),
     )
     limits = Limits(total=facts.resources, vacate_after_s=config.vacate_after_s, grace_s=config.grace_s)
     try:

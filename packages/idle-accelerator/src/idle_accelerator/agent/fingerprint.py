@@ -86,7 +86,7 @@ def free_disk_bytes(directory: Path) -> int:
 
 
 def nvidia_names() -> list[str]:
-    """Models of NVIDIA cards, from the driver's own files: reading them does not wake a sleeping card."""
+    """Models of NVIDIA cards, from the driver's own files. Newer drivers wake a sleeping card for that: once, at the start."""
     names: list[str] = []
     for path in sorted(_NVIDIA.glob("*/information")):
         try:

@@ -1,6 +1,7 @@
 """The agent's line to its scheduler: it only ever dials out."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 from idle_accelerator.errors import Unavailable
@@ -19,8 +20,10 @@ BLOB_PATIENCE_S = 15.0
 class Link:
     """One scheduler. Raises the errors that it answers with; Unavailable for what may pass by itself."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, on_moved: Callable[[int], None] = lambda _count: None) -> None:
+        """``on_moved`` hears how many bytes a blob's transfer moved over the network: they are not the owner's."""
         self.url = url.rstrip("/")
+        self._on_moved = on_moved
         self._open(key=None)
 
     def _open(self, *, key: str | None) -> None:
@@ -67,13 +70,21 @@ class Link:
     async def fetch_blob(self, digest: str, to: Path) -> None:
         """Puts the blob at ``to``, verified. Raises NotFound, Unavailable, or StorageFull of this machine's disk."""
         await self._blobs.download(digest, to)
+        self._moved((await asyncio.to_thread(to.stat)).st_size)
 
     async def store_file(self, path: Path) -> tuple[str, int]:
         """Has the scheduler keep the file's content; on return it is on its disk. Returns digest and size in bytes."""
         digest, size_bytes = await asyncio.to_thread(measure_file, path)
         await self._blobs.send_file(path, digest, size_bytes)
+        self._moved(size_bytes)
         return digest, size_bytes
 
     async def store_bytes(self, content: bytes) -> str:
         """As ``store_file``, for bytes in memory."""
-        return await self._blobs.upload_bytes(content)
+        digest = await self._blobs.upload_bytes(content)
+        self._moved(len(content))
+        return digest
+
+    def _moved(self, byte_count: int) -> None:
+        if not self._transport.on_loopback:
+            self._on_moved(byte_count)

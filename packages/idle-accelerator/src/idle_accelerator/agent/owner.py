@@ -94,9 +94,9 @@ class OwnerWatch:
         """What the guests of another agent on this machine do is not the owner's work either."""
         others = {agent.pid for agent in control.running_agents()} - {os.getpid()}
         for pid in self._others - others:
-            self._monitor.guests.discard(pid)
+            self._monitor.guests().discard(pid)
         for pid in others - self._others:
-            self._monitor.guests.add(pid)
+            self._monitor.guests().add(pid)
         self._others = others
 
     def _look_at_disk(self) -> bool:

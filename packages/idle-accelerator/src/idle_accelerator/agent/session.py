@@ -123,7 +123,7 @@ class Session:
             changed.cancel()
         if self._offer_changed.is_set():
             self._offer_changed.clear()
-            if not waiting.done() and self._hands.offer() != self._last_offer:
+            if not waiting.done() and _worth_telling(self._hands.offer()) != _worth_telling(self._last_offer):
                 self._outbox.news.set()
 
     async def _exchange(self, *, wait_s: float) -> None:
@@ -174,6 +174,11 @@ class Session:
                     self._outbox.acknowledge(batch)
                     if self._outbox.is_empty:
                         return
+
+
+def _worth_telling(offer: Offer | None) -> Offer | None:
+    """The offer without what may wait for the next request: which processes are warm."""
+    return None if offer is None else offer.model_copy(update={"warm": ()})
 
 
 UNKNOWN_NODE = (Unauthorized, Forbidden, NotFound)

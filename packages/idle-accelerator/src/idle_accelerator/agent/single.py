@@ -31,6 +31,7 @@ from idle_accelerator.wire.exchange import AttemptReport, LogChunk
 from idle_accelerator.wire.jobs import Command, Function
 from idle_accelerator.wire.reasons import Reason, reason, render
 from idle_accelerator.wire.states import AttemptState
+from idle_sense import SenseError
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ class Ledger(Protocol):
 
     def add(self, pid: int) -> None: ...
     def discard(self, pid: int) -> None: ...
+    def add_job(self, name: str) -> None: ...
+    def discard_job(self, name: str) -> None: ...
 
 
 class Trouble:
@@ -80,10 +83,18 @@ class Workshop:
 
     def guest_began(self, guest: Guest) -> None:
         self.journal.guest_started(guest.record)
+        if guest.job is not None:
+            try:
+                self.ledger.add_job(guest.job)
+            except SenseError as error:
+                # It has ended already, and its job with it. Whatever it was, its tree counts as everywhere.
+                _log.info("the load of process %d is counted by its tree alone: %s", guest.pid, error)
         self.ledger.add(guest.pid)
 
     def guest_ended(self, guest: Guest) -> None:
         self.ledger.discard(guest.pid)
+        if guest.job is not None:
+            self.ledger.discard_job(guest.job)
         self.journal.guest_gone(guest.record)
 
 

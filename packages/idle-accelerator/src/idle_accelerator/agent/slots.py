@@ -31,6 +31,8 @@ from idle_accelerator.wire.states import AttemptState
 _log = logging.getLogger(__name__)
 LINGER_S = 5.0
 """A warm process without work is kept this long, unless its room is needed."""
+OVER_LINGER_S = 0.002
+"""The same when all tasks of its job have succeeded here."""
 HANDED_S = 0.01
 """So much work is in a process's hands at once."""
 HANDED_LIMIT = 256
@@ -331,8 +333,9 @@ class Slot:
             outbox.finish(report)
             if report.state is AttemptState.SUCCEEDED:
                 self.job.note_success(attempt.ref.task_index)
-                # The process ends while its result travels, and not when another job needs its room.
-                self.closing = self.closing or self.job.is_over
+                if self.job.is_over:
+                    # Soon, and not when another job needs its room; but its result goes first.
+                    asyncio.get_running_loop().call_later(OVER_LINGER_S, self.close)
         except (IdleError, OSError) as error:
             attempt.vacate_reason = reason(
                 "agent.spawn_failed", detail=f"its result could not be stored: {error}"[:500]

@@ -121,7 +121,7 @@ def _idleness() -> Iterator[Finding]:
     for item in monitor.capabilities():
         tried = "" if item.verified == "native" else f" ({item.verified})"
         yield Finding(
-            level="ok" if item.serves else "warn",
+            level="ok" if item.serves or not item.tells else "warn",
             subject=f"senses {item.probe}",
             found=f"by {item.back_end}{tried}" if item.serves else f"not here ({item.back_end})",
             advice=item.advice,

@@ -1,9 +1,17 @@
 """Wakes whoever waits for news of a job. Missing a call does no harm: waiters look at the store before they wait, and after."""
 
 import asyncio
+import contextlib
 from collections import defaultdict
 
 _SILENT_LIMIT = 10_000
+
+
+async def called(signal: asyncio.Future[None], *, within_s: float) -> None:
+    """Until the call, or the time is over. Goes on in the very next turn of the loop, before what arrives meanwhile."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            await signal
 
 
 class Signals:

@@ -102,10 +102,14 @@ def _human(name: str, value: str | float) -> str:
 
 
 def _with_unit(name: str, value: float) -> str:
+    if name.endswith("_bytes_per_s"):
+        return f"{format_size(value)}/s"
     if name.endswith("_s"):
         return format_duration(value)
     if name.endswith("_bytes"):
         return format_size(value)
     if name.endswith("_ratio"):
         return f"{value * 100:.0f} %"
+    if name.endswith("_c"):
+        return f"{value:.0f} °C"
     return f"{value:g}"

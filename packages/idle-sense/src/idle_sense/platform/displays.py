@@ -1,4 +1,5 @@
-"""Every place on a Linux machine where somebody can sit: X displays by their sockets, Wayland desktops by their sessions.
+"""Every place on a Linux machine where somebody can sit: X displays by their sockets, Wayland desktops by their sessions,
+gamepads by their devices.
 
 No seat at all is a finding (a machine without desktop), a seat that cannot be read is none: it counts as busy.
 The login screen is no seat: nobody is logged in, and whoever logs in there begins a session, which is noticed.
@@ -7,18 +8,27 @@ The login screen is no seat: nobody is logged in, and whoever logs in there begi
 import itertools
 import os
 import re
-from collections.abc import Callable, Mapping
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
+from idle_sense.facts import Reading, Screen, Seat
 from idle_sense.platform import x11
+from idle_sense.platform.gamepads import SOURCE as GAMEPADS
+from idle_sense.platform.gamepads import Gamepads
 from idle_sense.platform.logind import Session, sessions
-from idle_sense.types import Reading, Seat, Verified
+from idle_sense.platform.wayland_desktop import Place, WaylandDesktop
+from idle_sense.probes.bundle import Polled
+from idle_sense.types import Verified
 
 LOOK_AROUND_S = 1.0
 """How often displays and sessions are looked for anew."""
 FIRST_BUDGET_S = 0.05
 BUDGET_S = 0.02
 """How long a sample waits for a display's answer; what comes later is taken by the next."""
+SAMPLE_S = 0.05
+"""How long one sample waits for all of them."""
 
 COMPOSITORS = frozenset(
     {
@@ -39,10 +49,7 @@ COMPOSITORS = frozenset(
 )
 """Programs that open an X socket inside a Wayland desktop, by /proc/PID/comm (15 letters)."""
 
-WAYLAND_ADVICE = (
-    "log in to an X11 session, or tell this machine by hand when it is free, "
-    "or use the server policy if nobody sits at it"
-)
+XWAYLAND_ADVICE = "start this program in the desktop's own session, where it finds the Wayland socket"
 
 
 class Places(NamedTuple):
@@ -52,12 +59,13 @@ class Places(NamedTuple):
     sessions: str = "/run/systemd/sessions"
     runtimes: str = "/run/user"
     proc: str = "/proc"
+    devices: str = "/dev/input"
+    classes: str = "/sys/class/input"
     container_marks: tuple[str, ...] = ("/.dockerenv", "/run/.containerenv", "/run/systemd/container")
 
 
-class Displays:
+class Displays(Polled):
     name = "displays"
-    verified: Verified = "native"
 
     def __init__(
         self,
@@ -72,7 +80,9 @@ class Displays:
         self._places = places or Places()
         self._clients: dict[int, x11.IdleClient] = {}
         self._sessions: tuple[Session, ...] = ()
-        self._wayland: tuple[str, ...] = ()
+        self._desktops: dict[Place, WaylandDesktop] = {}
+        self._compositors: dict[int, bool] = {}
+        self._gamepads = Gamepads(devices=self._places.devices, classes=self._places.classes)
         self._looked_at_s: float | None = None
         self._seats: tuple[Seat, ...] | None = None
 
@@ -80,14 +90,66 @@ class Displays:
         if self._looked_at_s is None or not 0 <= now_s - self._looked_at_s < LOOK_AROUND_S - 0.05:
             self._look_around()
             self._looked_at_s = now_s
-        seats = [self._wayland_seat(name) for name in self._wayland]
+        began_s = time.monotonic()
+
+        def budget_s(most_s: float) -> float:
+            return min(most_s, max(0.0, began_s + SAMPLE_S - time.monotonic()))
+
+        found = [desktop.read(now_s, budget_s(BUDGET_S)) for desktop in self._desktops.values()]
         for number, client in self._clients.items():
-            seat = self._x_seat(number, client)
-            if seat is not None:
-                seats.append(seat)
+            first = client.answer is None and not client.problem
+            client.poll(budget_s(FIRST_BUDGET_S if first else BUDGET_S))
+            found.append(self._x_seat(number, client))
+        seats = [seat for seat in found if seat is not None]
         seats += self._unseen({seat.name for seat in seats})
+        seats += self._gamepads.read(now_s)
         self._seats = tuple(seats)
         return Reading(value=self._seats, source=self.name)
+
+    @property
+    def verified(self) -> Verified:
+        """X11, Mutter, KWin and wlroots were tried as they are; gamepads only as files that speak like them."""
+        gamepads = any(seat.idle_s.source == GAMEPADS for seat in self._seats or ())
+        return "emulated" if gamepads else "native"
+
+    @property
+    def advice(self) -> str:
+        """What would make it see more; empty: nothing."""
+        closed = self._gamepads.closed_to_us
+        if not closed:
+            return ""
+        user = self._environ.get("USER") or self._environ.get("LOGNAME") or "this user"
+        return (
+            f"gamepads that may not be read are not seen ({', '.join(closed)}): add {user} to the group input, or start this "
+            "program in the desktop's own session"
+        )
+
+    def screen(self, now_s: float) -> Reading[Screen]:
+        """Which X displays' foremost windows fill their screen, as of the last answers; asked from the first call on."""
+        told: list[str] = []
+        ages_s: list[float] = []
+        for number, client in self._clients.items():
+            foremost = client.foremost
+            foremost.wanted = True
+            if self._seats is None or f":{number}" not in {seat.name for seat in self._seats}:
+                continue
+            if foremost.fullscreen is not None:
+                ages_s.append(max(0.0, time.monotonic() - foremost.told_at_s))
+                if foremost.fullscreen:
+                    told.append(f":{number}")
+        del now_s  # the age of an answer is the connection's own affair
+        if not ages_s:
+            problem = "no display tells what its windows do"
+            return Reading[Screen].untold(
+                "x11", problem, "an X11 session tells it; Wayland has no word for it"
+            )
+        return Reading(value=Screen(fullscreen=tuple(told)), source="x11", age_s=max(ages_s))
+
+    def filenos(self) -> Collection[int]:
+        found = [descriptor for client in self._clients.values() for descriptor in client.filenos()]
+        for desktop in self._desktops.values():
+            found += desktop.filenos()
+        return [*found, *self._gamepads.filenos()]
 
     def describe(self) -> tuple[str, ...]:
         if any(os.path.exists(mark) for mark in self._places.container_marks):  # noqa: PTH110 - plain strings
@@ -98,10 +160,20 @@ class Displays:
         for client in self._clients.values():
             client.close()
         self._clients.clear()
+        for desktop in self._desktops.values():
+            desktop.close()
+        self._desktops.clear()
+        self._gamepads.close()
+        self._looked_at_s = None
 
     def _look_around(self) -> None:
+        self._compositors.clear()
         self._sessions = sessions(self._places.sessions)
-        self._wayland = self._wayland_desktops()
+        places = self._wayland_places()
+        for place in self._desktops.keys() - places:
+            self._desktops.pop(place).close()
+        for place in sorted(places - self._desktops.keys(), key=lambda place: place.name):
+            self._desktops[place] = WaylandDesktop(place, is_guest=self._is_guest, environ=self._environ)
         numbers = self._numbers()
         for number in self._clients.keys() - numbers:
             self._clients.pop(number).close()
@@ -122,44 +194,56 @@ class Displays:
         named = re.fullmatch(r"(?:unix)?:(\d{1,5})(?:\.\d+)?", self._environ.get("DISPLAY", ""))
         if named is not None:
             found.add(int(named[1]))
-        if self._wayland:
+        if self._desktops:
             found = {number for number in found if f":{number}" in known}
         return found
 
-    def _wayland_desktops(self) -> tuple[str, ...]:
-        """Names of Wayland desktops that somebody may sit at."""
-        found = {
-            f"Wayland session {session.id} of {session.user}"
-            for session in self._sessions
-            if session.kind in ("wayland", "mir")
-            and session.role == "user"
-            and (session.active or session.remote)
-        }
-        if any(session.kind in ("wayland", "mir") for session in self._sessions):
-            return tuple(sorted(found))
+    def _wayland_places(self) -> set[Place]:
+        """Wayland desktops that somebody may sit at."""
+        kinds = ("wayland", "mir")
+        if any(session.kind in kinds for session in self._sessions):
+            return {
+                Place(
+                    name=f"Wayland session {session.id} of {session.user}",
+                    user=session.user,
+                    folder=self._runtime_folder(session),
+                )
+                for session in self._sessions
+                if session.kind in kinds and session.role == "user" and (session.active or session.remote)
+            }
         # Without logind: a compositor leaves its socket in its user's folder.
-        folders = [self._environ.get("XDG_RUNTIME_DIR", "")]
+        folders = {self._environ.get("XDG_RUNTIME_DIR", "")}
         try:
-            folders += [f"{self._places.runtimes}/{name}" for name in os.listdir(self._places.runtimes)]  # noqa: PTH208
+            folders |= {f"{self._places.runtimes}/{name}" for name in os.listdir(self._places.runtimes)}  # noqa: PTH208
         except OSError:
-            folders += []
+            folders |= set()
+        found: set[Place] = set()
         for folder in filter(None, folders):
             try:
                 names = os.listdir(folder)  # noqa: PTH208 - in the loop
             except OSError:
                 continue
             found |= {
-                f"Wayland desktop {folder}/{name}" for name in names if re.fullmatch(r"wayland-\d+", name)
+                Place(
+                    name=f"Wayland desktop {folder}/{name}",
+                    user=os.path.basename(folder),  # noqa: PTH119 - a plain string
+                    folder=folder,
+                    socket=f"{folder}/{name}",
+                )
+                for name in names
+                if re.fullmatch(r"wayland-\d+", name)
             }
-        return tuple(sorted(found))
+        return found
 
-    def _wayland_seat(self, name: str) -> Seat:
-        problem = "no back end for Wayland yet"
-        return Seat(name=name, idle_s=Reading[float].missing("wayland", problem, WAYLAND_ADVICE))
+    def _runtime_folder(self, session: Session) -> str:
+        assert sys.platform != "win32"  # noqa: S101 - tells type checkers what there is
+        own = self._environ.get("XDG_RUNTIME_DIR", "")
+        if own and session.uid in (-1, os.getuid()):
+            return own
+        return f"{self._places.runtimes}/{session.uid}"
 
     def _x_seat(self, number: int, client: x11.IdleClient) -> Seat | None:
         """The display as a seat; None where it is none."""
-        client.poll(FIRST_BUDGET_S if client.answer is None and not client.problem else BUDGET_S)
         name = f":{number}"
         source = f"x11 {name}"
         own = self._environ.get("DISPLAY", "").partition(".")[0] in (name, f"unix{name}")
@@ -167,12 +251,12 @@ class Displays:
             return None
         if client.peer_pid is not None and self._is_guest(client.peer_pid):
             return None
-        if client.is_xwayland or self._program(client.peer_pid) in COMPOSITORS:
+        if client.is_xwayland or self._is_compositor(client.peer_pid):
             problem = "an X server inside a Wayland desktop, which sees only part of the input"
-            return Seat(name=name, idle_s=Reading[float].missing(source, problem, WAYLAND_ADVICE))
+            return Seat(name=name, idle_s=Reading[float].missing(source, problem, XWAYLAND_ADVICE))
         if client.answer is not None and not client.refused:
             age_s = client.age_s(client.answer)
-            advice = "restart the display server, or end what blocks it"
+            advice = "restart the display server, or end what blocks it" if client.problem else ""
             reading = Reading(
                 value=client.answer.idle_s, source=source, age_s=age_s, problem=client.problem, advice=advice
             )
@@ -215,14 +299,19 @@ class Displays:
     def _address(self, number: int) -> str:
         return f"{self._places.sockets}/X{number}"
 
-    def _program(self, pid: int | None) -> str:
+    def _is_compositor(self, pid: int | None) -> bool:
+        """By the program's name, read once a second."""
         if pid is None:
-            return ""
-        try:
-            with open(f"{self._places.proc}/{pid}/comm", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-                return file.read().strip()
-        except OSError:
-            return ""
+            return False
+        found = self._compositors.get(pid)
+        if found is None:
+            try:
+                with open(f"{self._places.proc}/{pid}/comm", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+                    found = file.read().strip() in COMPOSITORS
+            except OSError:
+                found = False
+            self._compositors[pid] = found
+        return found
 
     def _cookies(self, number: int, pid: int | None) -> list[bytes]:
         """From this user's own file, then from the one that the server was started with, where this user may read it."""

@@ -1,157 +1,167 @@
-"""macOS: idle time of keyboard and mouse, by ctypes. Signature-only: written from the headers, not run on macOS.
+"""macOS, by ctypes. Signature-only: written from the headers and tried on a stand-in, not run on macOS.
 
-The smaller of two: HIDIdleTime of the I/O registry (nanoseconds, IOHIDSystem), which needs no window server, and
-CGEventSourceSecondsSinceLastEventType, which also sees input that reaches the window server by other ways.
+What needs the window server (other input than the hardware's, windows) is told only inside a log-in session; a daemon of
+launchd sees the rest: the hardware's input, sessions and their locks, sound, cameras, power.
 """
 
-import ctypes
-import math
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from idle_sense.platform import portable
+from idle_sense.facts import (
+    Calls,
+    GpuUse,
+    Media,
+    MemoryUse,
+    Network,
+    Power,
+    Screen,
+    Session,
+    Thermal,
+    Traffic,
+)
+from idle_sense.platform.macos_frameworks import Frameworks
+from idle_sense.platform.macos_processes import MacProcesses
+from idle_sense.platform.macos_registry import Registry
+from idle_sense.platform.macos_seats import InputTimes, MacSeats
+from idle_sense.platform.macos_values import Values
 from idle_sense.platform.terminals import Terminals
+from idle_sense.probes.bundle import Probe
 from idle_sense.probes.guests import GuestLedger, ProcessInfo
-from idle_sense.types import MemoryUse, Reading, Seat, Verified
+from idle_sense.types import Verified
 
-IOKIT = "/System/Library/Frameworks/IOKit.framework/IOKit"
-CORE_FOUNDATION = "/System/Library/Frameworks/CoreFoundation.framework/CoreFoundation"
-CORE_GRAPHICS = "/System/Library/Frameworks/CoreGraphics.framework/CoreGraphics"
-
-CF_NUMBER_SINT64 = 4
-"""CFNumber.h, kCFNumberSInt64Type."""
-CF_STRING_UTF8 = 0x08000100
-"""CFString.h, kCFStringEncodingUTF8."""
-HID_SYSTEM_STATE = 1
-"""CGEventTypes.h, kCGEventSourceStateHIDSystemState."""
-ANY_INPUT = 0xFFFFFFFF
-"""CGEventTypes.h, kCGAnyInputEventType."""
-
-if sys.platform == "darwin":
-
-    class Frameworks:
-        """The functions, with their types. Raises OSError where a framework cannot be loaded."""
-
-        def __init__(self) -> None:
-            self._io = ctypes.CDLL(IOKIT)
-            self._cf = ctypes.CDLL(CORE_FOUNDATION)
-            self._cg = ctypes.CDLL(CORE_GRAPHICS)
-            self._io.IOServiceMatching.argtypes = [ctypes.c_char_p]
-            self._io.IOServiceMatching.restype = ctypes.c_void_p
-            self._io.IOServiceGetMatchingService.argtypes = [ctypes.c_uint32, ctypes.c_void_p]
-            self._io.IOServiceGetMatchingService.restype = ctypes.c_uint32
-            self._io.IORegistryEntryCreateCFProperty.argtypes = [
-                ctypes.c_uint32,
-                ctypes.c_void_p,
-                ctypes.c_void_p,
-                ctypes.c_uint32,
-            ]
-            self._io.IORegistryEntryCreateCFProperty.restype = ctypes.c_void_p
-            self._cf.CFStringCreateWithCString.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32]
-            self._cf.CFStringCreateWithCString.restype = ctypes.c_void_p
-            self._cf.CFNumberGetValue.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_void_p]
-            self._cf.CFNumberGetValue.restype = ctypes.c_bool
-            self._cf.CFRelease.argtypes = [ctypes.c_void_p]
-            self._cf.CFRelease.restype = None
-            self._cg.CGEventSourceSecondsSinceLastEventType.argtypes = [ctypes.c_int32, ctypes.c_uint32]
-            self._cg.CGEventSourceSecondsSinceLastEventType.restype = ctypes.c_double
-            # Port 0 is kIOMainPortDefault; the call uses up the dictionary. The service and the key are kept for good.
-            self._service = self._io.IOServiceGetMatchingService(
-                0, self._io.IOServiceMatching(b"IOHIDSystem")
-            )
-            self._key = self._cf.CFStringCreateWithCString(None, b"HIDIdleTime", CF_STRING_UTF8)
-
-        def registry_idle_s(self) -> float | None:
-            """None where the registry has no such entry."""
-            if not self._service or not self._key:
-                return None
-            number = self._io.IORegistryEntryCreateCFProperty(self._service, self._key, None, 0)
-            if not number:
-                return None
-            try:
-                idle_ns = ctypes.c_int64()
-                told = self._cf.CFNumberGetValue(number, CF_NUMBER_SINT64, ctypes.byref(idle_ns))
-                return idle_ns.value / 1e9 if told else None
-            finally:
-                self._cf.CFRelease(number)
-
-        def event_idle_s(self) -> float:
-            return float(self._cg.CGEventSourceSecondsSinceLastEventType(HID_SYSTEM_STATE, ANY_INPUT))
-
-    class MacOS:
-        name = "macos"
-        verified: Verified = "signature-only"
-
-        def __init__(self) -> None:
-            self._scanned_at_s = -60.0
-            self._parents: dict[int, int] = {}
-
-        def suspended_s(self) -> float:
-            """clock_gettime(3): CLOCK_MONOTONIC runs on in sleep, CLOCK_UPTIME_RAW does not."""
-            return max(
-                0.0, time.clock_gettime(time.CLOCK_MONOTONIC) - time.clock_gettime(time.CLOCK_UPTIME_RAW)
-            )
-
-        def cpu_times_s(self) -> tuple[float, float]:
-            return portable.cpu_times_s()
-
-        def memory(self) -> MemoryUse:
-            return portable.memory()
-
-        def process(self, pid: int) -> ProcessInfo | None:
-            return portable.process(pid)
-
-        def children(self, process: ProcessInfo) -> Iterable[int]:
-            """One scan of all processes in 5 s serves all questions."""
-            if time.monotonic() - self._scanned_at_s >= 5.0:
-                self._parents = portable.parents()
-                self._scanned_at_s = time.monotonic()
-            return [pid for pid, parent in self._parents.items() if parent == process.pid]
-
-        def seats(self, guests: GuestLedger) -> "MacSeats":
-            del guests  # a guest opens no session
-            frameworks = Frameworks()
-            return MacSeats(registry_idle_s=frameworks.registry_idle_s, event_idle_s=frameworks.event_idle_s)
-
-        def terminals(self) -> Terminals:
-            return Terminals.macos(self)
+__all__ = ["MacOS", "MacSeats"]
 
 
-class MacSeats:
-    """The one seat of a Mac. The system's calls are handed in, so that the rules run anywhere."""
+class MacOS:
+    """A ``facade.System``. Frameworks are loaded when they are first asked, each probe's own file when the probe is made."""
 
-    name = "console"
+    name = "macos"
     verified: Verified = "signature-only"
 
-    def __init__(
-        self, *, registry_idle_s: Callable[[], float | None], event_idle_s: Callable[[], float]
-    ) -> None:
-        self._registry_idle_s = registry_idle_s
-        self._event_idle_s = event_idle_s
+    def __init__(self, frameworks: Frameworks | None = None) -> None:
+        self._frameworks = frameworks or Frameworks()
+        self._values = Values(self._frameworks)
+        self._registry = Registry(self._frameworks, self._values)
+        self._processes = MacProcesses(self._frameworks)
 
-    def read(self, now_s: float) -> Reading[tuple[Seat, ...]]:
-        del now_s
-        told = {"HIDIdleTime": self._registry_idle_s(), "CGEventSource": self._event_idle_s()}
-        good = {
-            source: idle_s
-            for source, idle_s in told.items()
-            if idle_s is not None and math.isfinite(idle_s) and idle_s >= 0
-        }
-        if "HIDIdleTime" not in good:
-            # Outside a log-in session the window server's answer alone means nothing.
-            reading = Reading[float].missing(
-                "HIDIdleTime",
-                "the I/O registry does not tell when a key was pressed",
-                "start this program as a launch agent of the logged-in user",
-            )
-        else:
-            source = min(good, key=lambda name: good[name])
-            reading = Reading(value=good[source], source=source)
-        return Reading(value=(Seat(name="console", idle_s=reading),), source=self.name)
+    def suspended_s(self) -> float:
+        """clock_gettime(3): CLOCK_MONOTONIC runs on in sleep, CLOCK_UPTIME_RAW does not."""
+        if sys.platform != "darwin":
+            return 0.0
+        return max(0.0, time.clock_gettime(time.CLOCK_MONOTONIC) - time.clock_gettime(time.CLOCK_UPTIME_RAW))
 
-    def describe(self) -> tuple[str, ...]:
-        return ()
+    def cpu_times_s(self) -> tuple[float, float]:
+        return self._processes.cpu_times_s()
 
-    def close(self) -> None:
-        """Holds nothing."""
+    def confined_cpu_times_s(self) -> tuple[float, float] | None:
+        return None
+
+    def memory(self) -> MemoryUse:
+        return self._processes.memory()
+
+    def process(self, pid: int) -> ProcessInfo | None:
+        return self._processes.process(pid)
+
+    def children(self, process: ProcessInfo) -> Iterable[int]:
+        return self._processes.children(process)
+
+    def seats(self, guests: GuestLedger) -> MacSeats:
+        del guests  # a guest opens no session
+        times = InputTimes(self._frameworks, self._registry, self._values)
+        return MacSeats(registry_idle_s=times.registry_idle_s, event_idle_s=times.event_idle_s)
+
+    def terminals(self) -> Terminals:
+        return Terminals.macos(self)
+
+    def sessions(self, guests: GuestLedger) -> Probe[tuple[Session, ...]]:
+        del guests  # the same
+        from idle_sense.platform.macos_sessions import (  # noqa: PLC0415
+            Logins,
+            SessionCalls,
+            SessionsProbe,
+        )
+
+        calls = SessionCalls(self._frameworks, self._registry, self._values)
+        return SessionsProbe(
+            users=calls.users,
+            current=calls.current,
+            logins=Logins(self._frameworks).read,
+            alive=lambda pid: self._processes.process(pid) is not None,
+        )
+
+    def traffic(self, guests: GuestLedger) -> Probe[Traffic]:
+        from idle_sense.platform.macos_traffic import (  # noqa: PLC0415
+            DiskCount,
+            MacDiskUse,
+            MacTrafficProbe,
+            NetworkCount,
+            TrafficCalls,
+        )
+
+        disks = DiskCount(self._registry, time.monotonic)
+        use = MacDiskUse(self._processes)
+        return MacTrafficProbe(
+            disk_bytes=disks.bytes,
+            network_bytes=NetworkCount(TrafficCalls(self._frameworks).interfaces).bytes,
+            guests_disk_bytes=lambda: sum(guests.disk_bytes(self, use)),
+            guests=guests,
+            close=disks.close,
+        )
+
+    def gpus(self, guests: GuestLedger) -> Probe[tuple[GpuUse, ...]]:
+        from idle_sense.platform.macos_gpus import MacGpus  # noqa: PLC0415
+        from idle_sense.probes.gpu import GpuProbe  # noqa: PLC0415
+
+        return GpuProbe(MacGpus(self._registry), guests, self)
+
+    def calls(self, guests: GuestLedger) -> Probe[Calls]:
+        from idle_sense.platform.macos_audio import AudioCalls, CameraCalls, MacCallsProbe  # noqa: PLC0415
+
+        audio = AudioCalls(self._frameworks, self._values)
+        return MacCallsProbe(
+            devices=audio.devices,
+            programs=audio.programs,
+            cameras=CameraCalls(self._frameworks, self._values).running,
+            is_guest=lambda pid: guests.contains(pid, self),
+            name_of=self._processes.name,
+        )
+
+    def media(self, guests: GuestLedger) -> Probe[Media]:
+        from idle_sense.platform.macos_audio import AudioCalls, MacMediaProbe  # noqa: PLC0415
+        from idle_sense.platform.macos_power import PowerCalls  # noqa: PLC0415
+
+        audio = AudioCalls(self._frameworks, self._values)
+        return MacMediaProbe(
+            devices=audio.devices,
+            programs=audio.programs,
+            assertions=PowerCalls(self._frameworks, self._values).assertions,
+            is_guest=lambda pid: guests.contains(pid, self),
+            name_of=self._processes.name,
+        )
+
+    def screen(self, guests: GuestLedger) -> Probe[Screen]:
+        del guests  # a guest has no window
+        from idle_sense.platform.macos_screen import MacScreenProbe, ScreenCalls  # noqa: PLC0415
+
+        calls = ScreenCalls(self._frameworks, self._values)
+        return MacScreenProbe(displays=calls.displays, windows=calls.windows)
+
+    def power(self) -> Probe[Power]:
+        from idle_sense.platform.macos_power import MacPowerProbe, PowerCalls  # noqa: PLC0415
+
+        return MacPowerProbe(PowerCalls(self._frameworks, self._values).power)
+
+    def thermal(self) -> Probe[Thermal]:
+        from idle_sense.platform.macos_power import MacThermalProbe, PowerCalls  # noqa: PLC0415
+
+        calls = PowerCalls(self._frameworks, self._values)
+        return MacThermalProbe(
+            level=calls.thermal_level, speed_limit_percent=calls.speed_limit_percent, close=calls.close
+        )
+
+    def network(self) -> Probe[Network]:
+        from idle_sense.platform.macos_network import MacNetworkProbe, PathWatch  # noqa: PLC0415
+
+        watch = PathWatch(self._frameworks)
+        return MacNetworkProbe(metered=watch.metered, close=watch.close)

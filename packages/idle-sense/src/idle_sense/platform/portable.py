@@ -2,8 +2,8 @@
 
 import psutil
 
+from idle_sense.facts import MemoryUse
 from idle_sense.probes.guests import ProcessInfo
-from idle_sense.types import MemoryUse
 
 _NOT_BUSY = frozenset({"idle", "iowait", "steal", "guest", "guest_nice"})
 """Guest time is in user time already."""

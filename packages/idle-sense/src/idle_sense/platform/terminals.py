@@ -11,11 +11,15 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from idle_sense.facts import Reading, Terminal
+from idle_sense.platform.owners import Owner, Owners
 from idle_sense.probes.guests import GuestLedger, Processes
-from idle_sense.types import Reading, Terminal, Verified
+from idle_sense.types import Verified
 
 SETTLED_S = 1.0
 """A guest opens a terminal before it makes it its own: with guests about, a new terminal counts from this age on."""
+NAMED_S = 3.0
+"""A login notes whose a terminal is after it was opened: asked once at once, and once more at this age."""
 VIRTUAL_CONSOLES = tuple(f"/dev/tty{number}" for number in range(1, 13))
 
 
@@ -27,6 +31,11 @@ class _Seen(NamedTuple):
     """... and how old it was then."""
     first_s: float
     """Monotonic: when the terminal itself was first seen."""
+    made_s: float
+    """Wall clock: its inode's change time. Another one means another terminal of the same name: numbers are used again."""
+    owner: Owner
+    named: bool
+    """Its owner was asked for the second time."""
 
 
 class Terminals:
@@ -41,15 +50,18 @@ class Terminals:
         folder: str,
         pattern: str,
         fixed: Callable[[], tuple[str, ...]] = tuple,
+        owner: Callable[[str, int], Owner] = lambda _line, _uid: Owner(),
         wall_s: Callable[[], float] = time.time,
     ) -> None:
-        """``folder``: where terminals come and go, those whose names match ``pattern``; ``fixed``: those always there."""
+        """``folder``: where terminals come and go, those whose names match ``pattern``; ``fixed``: those always there.
+        ``owner``: whose a terminal is, by its name and its file's user."""
         self.name = name
         self.verified: Verified = verified
         self._processes = processes
         self._folder = folder
         self._pattern = re.compile(pattern)
         self._fixed = fixed
+        self._owner = owner
         self._wall_s = wall_s
         self._seen: dict[str, _Seen] = {}
         self._known: frozenset[str] = frozenset()
@@ -64,6 +76,7 @@ class Terminals:
             folder="/dev/pts",
             pattern=r"\d+",
             fixed=lambda: (*VIRTUAL_CONSOLES, *serial_consoles()),
+            owner=Owners().of,
         )
 
     @classmethod
@@ -92,7 +105,7 @@ class Terminals:
                 # It was closed between the listing and the look, or this machine has no such console.
                 continue
             devices[path] = facts.st_rdev
-            seen[path] = self._look(path, facts.st_atime, now_s, wall_s)
+            seen[path] = self._look(path, facts, now_s, wall_s)
         first_look = self._looked_at_s is None
         self._seen = seen
         self._looked_at_s = now_s
@@ -104,20 +117,32 @@ class Terminals:
             self._known = known
             seen = {path: one for path, one in seen.items() if path in known and devices[path] not in foreign}
         terminals = tuple(
-            Terminal(name=path.removeprefix("/dev/"), idle_s=now_s - one.at_s + one.idle_s)
+            Terminal(
+                name=path.removeprefix("/dev/"),
+                idle_s=now_s - one.at_s + one.idle_s,
+                user=one.owner.user,
+                host=one.owner.host,
+            )
             for path, one in seen.items()
         )
         return Reading(value=terminals, source=self.name)
 
-    def _look(self, path: str, access_s: float, now_s: float, wall_s: float) -> _Seen:
+    def _look(self, path: str, facts: os.stat_result, now_s: float, wall_s: float) -> _Seen:
+        access_s, made_s = facts.st_atime, facts.st_ctime
         before = self._seen.get(path)
-        if before is not None and before.access_s == access_s:
-            return before
+        same = before is not None and before.made_s == made_s
+        if before is not None and same and before.access_s == access_s:
+            if before.named or now_s - before.first_s < NAMED_S:
+                return before
+            return before._replace(owner=self._owner(path.removeprefix("/dev/"), facts.st_uid), named=True)
         idle_s = max(0.0, wall_s - access_s)
         if before is not None and self._looked_at_s is not None:
-            # It moved since the last look, whatever the wall clock says.
+            # It moved, or was opened anew, since the last look, whatever the wall clock says.
             idle_s = min(idle_s, now_s - self._looked_at_s)
-        return _Seen(access_s, now_s, idle_s, now_s if before is None else before.first_s)
+        if before is not None and same:
+            return before._replace(access_s=access_s, at_s=now_s, idle_s=idle_s)
+        owner = self._owner(path.removeprefix("/dev/"), facts.st_uid)
+        return _Seen(access_s, now_s, idle_s, now_s, made_s, owner, named=False)
 
 
 def serial_consoles(active: str = "/sys/class/tty/console/active") -> tuple[str, ...]:

@@ -1,243 +1,186 @@
-"""Windows: input of this session and of others, by ctypes. Signature-only: written from the headers, not run on Windows.
+"""Windows, by ctypes. Tried on Wine as far as that goes; each probe says how far.
 
-GetLastInputInfo sees the session that it is called in, so a service (session 0) sees no keyboard at all.
+What belongs to a session of the desktop (input, the foremost window, microphones) is told only inside it: a service (session
+0) sees no keyboard at all.
 """
 
-import ctypes
 import sys
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from idle_sense.platform import portable
+from idle_sense.facts import (
+    Calls,
+    GpuUse,
+    Media,
+    MemoryUse,
+    Network,
+    Power,
+    Screen,
+    Session,
+    Thermal,
+    Traffic,
+)
+from idle_sense.platform.windows_seats import WindowsSeats
+from idle_sense.platform.windows_sessions import OTHERS_EVERY_S, LogOnTable, WindowsSessions
+from idle_sense.probes.bundle import Probe
 from idle_sense.probes.guests import GuestLedger, ProcessInfo
-from idle_sense.types import MemoryUse, Reading, Seat, Verified
+from idle_sense.types import Verified
 
-WTS_ACTIVE = 0
-"""WTS_CONNECTSTATE_CLASS: a user is connected and at work."""
-WTS_SESSION_INFO = 24
-"""WTS_INFO_CLASS: WTSSessionInfo, a WTSINFOW."""
-SERVICE_ADVICE = "start this program in the user's own session (Task Scheduler, at log-on), not as a service"
-
-
-class LastInputInfo(ctypes.Structure):
-    """winuser.h, LASTINPUTINFO. Fixed widths: wintypes.DWORD is wider on other systems."""
-
-    _fields_ = (("size", ctypes.c_uint32), ("ticks", ctypes.c_uint32))
-
-
-class SessionInfo(ctypes.Structure):
-    """wtsapi32.h, WTS_SESSION_INFOW."""
-
-    _fields_ = (("session", ctypes.c_uint32), ("station", ctypes.c_wchar_p), ("state", ctypes.c_int32))
-
-
-class SessionTimes(ctypes.Structure):
-    """wtsapi32.h, WTSINFOW, with the length of its arrays of 2-byte characters."""
-
-    _fields_ = (
-        ("state", ctypes.c_int32),
-        ("session", ctypes.c_uint32),
-        ("incoming_bytes", ctypes.c_uint32),
-        ("outgoing_bytes", ctypes.c_uint32),
-        ("incoming_frames", ctypes.c_uint32),
-        ("outgoing_frames", ctypes.c_uint32),
-        ("incoming_compressed", ctypes.c_uint32),
-        ("outgoing_compressed", ctypes.c_uint32),
-        ("station", ctypes.c_uint16 * 32),
-        ("domain", ctypes.c_uint16 * 17),
-        ("user", ctypes.c_uint16 * 21),
-        ("connected", ctypes.c_int64),
-        ("disconnected", ctypes.c_int64),
-        ("last_input", ctypes.c_int64),
-        ("logged_on", ctypes.c_int64),
-        ("now", ctypes.c_int64),
-    )
-
-
-def idle_since(last_ticks: int, now_ticks: int) -> float:
-    """Seconds between two 32-bit millisecond counts, which start again from 0 after 49.7 days.
-
-    The last input may be stamped a tick after the count was read: that is 0, and not 49.7 days.
-    """
-    passed_ms = (now_ticks - last_ticks) & 0xFFFFFFFF
-    return 0.0 if passed_ms >= 0x80000000 else passed_ms / 1000.0
-
-
-def idle_of_times(last_input: int, now: int) -> float | None:
-    """Seconds between two FILETIMEs (100 ns). None where Windows keeps no time of last input, as for some consoles."""
-    return None if last_input <= 0 or now < last_input else (now - last_input) / 1e7
-
+if TYPE_CHECKING:
+    from idle_sense.platform.windows_sound import SoundSession
 
 if sys.platform == "win32":
-    _user32 = ctypes.WinDLL("user32", use_last_error=True)
-    _kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
-    _wtsapi32 = ctypes.WinDLL("wtsapi32", use_last_error=True)
-    _user32.GetLastInputInfo.argtypes = [ctypes.POINTER(LastInputInfo)]
-    _user32.GetLastInputInfo.restype = ctypes.c_int32
-    _kernel32.GetTickCount.argtypes = []
-    _kernel32.GetTickCount.restype = ctypes.c_uint32
-    _kernel32.GetTickCount64.argtypes = []
-    _kernel32.GetTickCount64.restype = ctypes.c_uint64
-    _kernel32.QueryUnbiasedInterruptTime.argtypes = [ctypes.POINTER(ctypes.c_uint64)]
-    _kernel32.QueryUnbiasedInterruptTime.restype = ctypes.c_int32
-    _kernel32.GetCurrentProcessId.argtypes = []
-    _kernel32.GetCurrentProcessId.restype = ctypes.c_uint32
-    _kernel32.ProcessIdToSessionId.argtypes = [ctypes.c_uint32, ctypes.POINTER(ctypes.c_uint32)]
-    _kernel32.ProcessIdToSessionId.restype = ctypes.c_int32
-    _wtsapi32.WTSEnumerateSessionsW.argtypes = [
-        ctypes.c_void_p,
-        ctypes.c_uint32,
-        ctypes.c_uint32,
-        ctypes.POINTER(ctypes.POINTER(SessionInfo)),
-        ctypes.POINTER(ctypes.c_uint32),
-    ]
-    _wtsapi32.WTSEnumerateSessionsW.restype = ctypes.c_int32
-    _wtsapi32.WTSQuerySessionInformationW.argtypes = [
-        ctypes.c_void_p,
-        ctypes.c_uint32,
-        ctypes.c_int32,
-        ctypes.POINTER(ctypes.c_void_p),
-        ctypes.POINTER(ctypes.c_uint32),
-    ]
-    _wtsapi32.WTSQuerySessionInformationW.restype = ctypes.c_int32
-    _wtsapi32.WTSFreeMemory.argtypes = [ctypes.c_void_p]
-    _wtsapi32.WTSFreeMemory.restype = None
+    import ctypes
 
-    def own_session() -> int:
-        """The session of this process; 0 is that of services. Raises OSError."""
-        session = ctypes.c_uint32()
-        if not _kernel32.ProcessIdToSessionId(_kernel32.GetCurrentProcessId(), ctypes.byref(session)):
-            raise ctypes.WinError(ctypes.get_last_error())
-        return session.value
-
-    def own_idle_s() -> float:
-        """Since the last input in this process's session. Raises OSError."""
-        info = LastInputInfo(size=ctypes.sizeof(LastInputInfo))
-        if not _user32.GetLastInputInfo(ctypes.byref(info)):
-            raise ctypes.WinError(ctypes.get_last_error())
-        return idle_since(info.ticks, _kernel32.GetTickCount())
-
-    def active_sessions() -> list[int]:
-        """Sessions in which a user is at work. Raises OSError."""
-        first = ctypes.POINTER(SessionInfo)()
-        count = ctypes.c_uint32()
-        if not _wtsapi32.WTSEnumerateSessionsW(None, 0, 1, ctypes.byref(first), ctypes.byref(count)):
-            raise ctypes.WinError(ctypes.get_last_error())
-        try:
-            return [first[index].session for index in range(count.value) if first[index].state == WTS_ACTIVE]
-        finally:
-            _wtsapi32.WTSFreeMemory(first)
-
-    def session_idle_s(session: int) -> float | None:
-        """Since the last input in another session; None where Windows does not tell."""
-        found = ctypes.c_void_p()
-        length = ctypes.c_uint32()
-        if not _wtsapi32.WTSQuerySessionInformationW(
-            None, session, WTS_SESSION_INFO, ctypes.byref(found), ctypes.byref(length)
-        ):
-            return None
-        try:
-            if found.value is None or length.value < ctypes.sizeof(SessionTimes):
-                return None
-            times = SessionTimes.from_address(found.value)
-            return idle_of_times(times.last_input, times.now)
-        finally:
-            _wtsapi32.WTSFreeMemory(found)
-
-    def suspended_s() -> float:
-        """GetTickCount64 runs on in sleep, QueryUnbiasedInterruptTime (100 ns) does not."""
-        awake = ctypes.c_uint64()
-        if not _kernel32.QueryUnbiasedInterruptTime(ctypes.byref(awake)):
-            return 0.0
-        return max(0.0, _kernel32.GetTickCount64() / 1000.0 - awake.value / 1e7)
+    from idle_sense.platform import windows_libraries as libraries
+    from idle_sense.platform import windows_processes, windows_seats, windows_sessions, windows_window
+    from idle_sense.platform.windows_consent import WATCHED
 
     class Windows:
+        """A ``facade.System``. Each probe's own file and libraries are loaded when the probe is made."""
+
         name = "windows"
-        verified: Verified = "signature-only"
+        verified: Verified = "emulated"
 
         def __init__(self) -> None:
-            self._scanned_at_s = -60.0
-            self._parents: dict[int, int] = {}
+            self._scans = windows_processes.Scans(windows_processes.scan)
+            self._memory = windows_processes.Memory()
+            self._events = windows_window.events(WATCHED)
+            try:
+                self._session = windows_seats.own_session()
+            except OSError:
+                # Not even that is told: no more can be seen than by a service.
+                self._session = 0
 
         def suspended_s(self) -> float:
-            return suspended_s()
+            """GetTickCount64 runs on in sleep, QueryUnbiasedInterruptTime (100 ns) does not."""
+            awake = ctypes.c_uint64()
+            kernel = libraries.kernel32()
+            if not kernel.QueryUnbiasedInterruptTime(ctypes.byref(awake)):
+                return 0.0
+            return max(0.0, kernel.GetTickCount64() / 1000.0 - awake.value / 1e7)
 
         def cpu_times_s(self) -> tuple[float, float]:
-            return portable.cpu_times_s()
+            return windows_processes.cpu_times_s()
+
+        def confined_cpu_times_s(self) -> tuple[float, float] | None:
+            return None
 
         def memory(self) -> MemoryUse:
-            return portable.memory()
+            return self._memory.use()
 
         def process(self, pid: int) -> ProcessInfo | None:
-            return portable.process(pid)
+            return windows_processes.process(pid)
 
         def children(self, process: ProcessInfo) -> Iterable[int]:
-            """Windows keeps no list of children: one scan of all processes in 5 s serves all questions."""
-            if time.monotonic() - self._scanned_at_s >= 5.0:
-                self._parents = portable.parents()
-                self._scanned_at_s = time.monotonic()
-            return [pid for pid, parent in self._parents.items() if parent == process.pid]
+            return windows_processes.children(self._scans, process)
 
-        def seats(self, guests: GuestLedger) -> "WindowsSeats":
+        def seats(self, guests: GuestLedger) -> WindowsSeats:
             del guests  # a guest opens no session
+            from idle_sense.probes.aside import Aside  # noqa: PLC0415 - it is imported with the facade in between
+
+            table = LogOnTable(windows_sessions.log_ons, self._events)
             return WindowsSeats(
-                own_session=own_session,
-                own_idle_s=own_idle_s,
-                active_sessions=active_sessions,
-                session_idle_s=session_idle_s,
+                own_session=self._session,
+                own_idle_s=windows_seats.own_idle_s,
+                log_ons=Aside(table, every_s=OTHERS_EVERY_S),
+                events=self._events,
             )
 
         def terminals(self) -> None:
             """Console windows get their keys from the session, and ssh has a session of its own."""
             return
 
+        def sessions(self, guests: GuestLedger) -> Probe[tuple[Session, ...]]:
+            del guests  # the same
+            return WindowsSessions(windows_sessions.log_ons, self._events)
 
-class WindowsSeats:
-    """Sessions as seats. The system's calls are handed in, so that the rules run anywhere."""
+        def traffic(self, guests: GuestLedger) -> Probe[Traffic]:
+            from idle_sense.platform import windows_counters, windows_network  # noqa: PLC0415
 
-    name = "sessions"
-    verified: Verified = "signature-only"
+            counters = windows_counters.Counters(windows_network.DISKS)
+            return windows_network.WindowsTraffic(
+                cards=windows_network.cards,
+                disk_bytes_per_s=lambda: windows_network.total(counters.read()[0]),
+                guests=lambda: len(guests),
+                sent_bytes=lambda: guests.sent_bytes,
+                close=counters.close,
+            )
 
-    def __init__(
-        self,
-        *,
-        own_session: Callable[[], int],
-        own_idle_s: Callable[[], float],
-        active_sessions: Callable[[], list[int]],
-        session_idle_s: Callable[[int], float | None],
-    ) -> None:
-        self._own_session = own_session
-        self._own_idle_s = own_idle_s
-        self._active_sessions = active_sessions
-        self._session_idle_s = session_idle_s
+        def gpus(self, guests: GuestLedger) -> Probe[tuple[GpuUse, ...]]:
+            from idle_sense.platform import windows_counters, windows_gpus  # noqa: PLC0415
+            from idle_sense.probes.gpu import GpuProbe  # noqa: PLC0415
 
-    def read(self, now_s: float) -> Reading[tuple[Seat, ...]]:
-        del now_s
-        try:
-            own = self._own_session()
-            others = [session for session in self._active_sessions() if session not in (own, 0)]
-            seats = [
-                Seat(name=f"session {own}", idle_s=self._own(own)),
-                *(Seat(name=f"session {session}", idle_s=self._other(session)) for session in others),
-            ]
-        except OSError as error:
-            return Reading[tuple[Seat, ...]].missing(self.name, str(error), "see idle-sense doctor")
-        return Reading(value=tuple(seats), source=self.name)
+            counters = windows_counters.Counters(*windows_gpus.PATHS)
+            reader = windows_gpus.WindowsGpus(
+                read=counters.read, known=lambda: counters.known, close=counters.close
+            )
+            return GpuProbe(reader, guests, self)
 
-    def _own(self, session: int) -> Reading[float]:
-        if session == 0:
-            return Reading[float].missing("session 0", "a service cannot see the keyboard", SERVICE_ADVICE)
-        return Reading(value=self._own_idle_s(), source="GetLastInputInfo")
+        def calls(self, guests: GuestLedger) -> Probe[Calls]:
+            from idle_sense.platform import windows_consent, windows_sound  # noqa: PLC0415
 
-    def _other(self, session: int) -> Reading[float]:
-        idle_s = self._session_idle_s(session)
-        if idle_s is None:
-            advice = "log the other user off, or run this program in that session"
-            return Reading[float].missing("WTSSessionInfo", "another user is at work there", advice)
-        return Reading(value=idle_s, source="WTSSessionInfo")
+            def recording() -> tuple[str, ...] | None:
+                sessions = windows_sound.active_sessions(playing=False)
+                return None if sessions is None else self._named(sessions, guests)
 
-    def describe(self) -> tuple[str, ...]:
-        return ()
+            return windows_consent.WindowsCalls(
+                uses=windows_consent.uses_of,
+                booted=windows_consent.booted,
+                running=lambda: {one.name.lower() for one in self._scans.programs()},
+                recording=recording,
+                events=self._events,
+            )
 
-    def close(self) -> None:
-        """Holds nothing."""
+        def media(self, guests: GuestLedger) -> Probe[Media]:
+            from idle_sense.platform import windows_power, windows_sound  # noqa: PLC0415
+
+            loud = windows_sound.Loud()
+
+            def playing(now_s: float) -> tuple[str, ...] | None:
+                sessions = windows_sound.active_sessions(playing=True)
+                return None if sessions is None else self._named(loud.among(sessions, now_s), guests)
+
+            def screen_kept_on() -> bool | None:
+                state = windows_power.execution_state()
+                return None if state is None else windows_power.keeps_screen_on(state)
+
+            return windows_sound.WindowsMedia(playing=playing, screen_kept_on=screen_kept_on)
+
+        def screen(self, guests: GuestLedger) -> Probe[Screen] | None:
+            """A service sees no window."""
+            del guests  # a guest has none
+            from idle_sense.platform import windows_screen  # noqa: PLC0415
+
+            if self._session == 0:
+                return None
+            return windows_screen.WindowsScreen(
+                seat=f"session {self._session}",
+                state=windows_screen.notification_state,
+                foremost=windows_screen.foremost,
+            )
+
+        def power(self) -> Probe[Power]:
+            from idle_sense.platform import windows_power  # noqa: PLC0415
+
+            return windows_power.WindowsPower(windows_power.power_status, self._events)
+
+        def thermal(self) -> Probe[Thermal]:
+            from idle_sense.platform import windows_counters, windows_thermal  # noqa: PLC0415
+
+            counters = windows_counters.Counters(windows_thermal.ZONES)
+            return windows_thermal.WindowsThermal(lambda: counters.read()[0], counters.close)
+
+        def network(self) -> Probe[Network]:
+            from idle_sense.platform import windows_network  # noqa: PLC0415
+
+            return windows_network.WindowsNetwork(windows_network.cost)
+
+        def _named(self, sessions: "Iterable[SoundSession]", guests: GuestLedger) -> tuple[str, ...]:
+            from idle_sense.platform import windows_sound  # noqa: PLC0415
+
+            return windows_sound.programs(
+                sessions,
+                is_guest=lambda pid: guests.contains(pid, self),
+                name_of=windows_processes.program_name,
+            )

@@ -1,11 +1,15 @@
 """Fact: how long ago somebody used a keyboard or a mouse, on every seat of this machine."""
 
+from collections.abc import Callable, Collection
+
+from idle_sense.facts import Reading, Seat
 from idle_sense.platform.facade import System
+from idle_sense.probes.bundle import Polled
 from idle_sense.probes.guests import GuestLedger
-from idle_sense.types import Capability, Reading, Seat
+from idle_sense.types import Capability
 
 
-class InputProbe:
+class InputProbe(Polled):
     every_s = 0.0
 
     def __init__(self, system: System, guests: GuestLedger) -> None:
@@ -34,7 +38,15 @@ class InputProbe:
             back_end=", ".join(sorted({seat.idle_s.source for seat in seats})) or "no display",
             verified=self._reader.verified,
             serves=not unread,
-            advice="; ".join(f"{seat.name}: {seat.idle_s.problem}: {seat.idle_s.advice}" for seat in unread),
+            event=self._reader.event,
+            advice="; ".join(
+                [
+                    f"{seat.name}: {seat.idle_s.problem}: {seat.idle_s.advice}"
+                    for seat in seats
+                    if seat.idle_s.advice or seat in unread
+                ]
+                + [self._reader.advice] * bool(self._reader.advice)
+            ),
         )
 
     def describe(self) -> tuple[str, ...]:
@@ -52,6 +64,12 @@ class InputProbe:
             for seat in self._last.value
         ]
         return (*told, *self._reader.describe())
+
+    def filenos(self) -> Collection[int]:
+        return self._reader.filenos()
+
+    def listen(self, wake: Callable[[], None]) -> None:
+        self._reader.listen(wake)
 
     def close(self) -> None:
         self._reader.close()

@@ -1,10 +1,16 @@
 """Fact: how much memory is left, and, on Linux, how long programs wait for it."""
 
+import os
+
+from idle_sense.facts import MemoryUse, Reading
 from idle_sense.platform.facade import System
-from idle_sense.types import Capability, MemoryUse, Reading
+from idle_sense.probes.bundle import Polled
+from idle_sense.types import Capability
+
+STALLS = "/proc/pressure/memory"
 
 
-class PressureProbe:
+class PressureProbe(Polled):
     every_s = 1.0
 
     def __init__(self, system: System) -> None:
@@ -18,19 +24,15 @@ class PressureProbe:
         return Reading(value=use, source=self._system.name)
 
     def capability(self) -> Capability:
-        more = " and pressure stall information" if self._stalls_told else ""
+        guessed = self._system.name == "linux" and not os.path.exists(STALLS)  # noqa: PTH110 - a plain string
+        more = "waits guessed from swapping" if guessed else "pressure stall information"
         return Capability(
             probe="memory",
-            back_end=f"available memory{more}",
+            back_end=f"available memory{f', {more}' if self._stalls_told else ''}",
             verified=self._system.verified,
             serves=True,
-            advice=""
-            if self._stalls_told or self._system.name != "linux"
-            else "boot with psi=1 for stall times",
+            advice="boot with psi=1 for stall times" if guessed else "",
         )
 
     def describe(self) -> tuple[str, ...]:
         return ("Whether memory is short.",)
-
-    def close(self) -> None:
-        """Holds nothing."""

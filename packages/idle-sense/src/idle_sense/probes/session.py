@@ -1,11 +1,13 @@
 """Fact: how long ago somebody typed into a terminal: a console, a terminal window, an ssh session."""
 
+from idle_sense.facts import Reading, Terminal
 from idle_sense.platform.facade import System
+from idle_sense.probes.bundle import Polled
 from idle_sense.probes.guests import GuestLedger
-from idle_sense.types import Capability, Reading, Terminal
+from idle_sense.types import Capability
 
 
-class TerminalProbe:
+class TerminalProbe(Polled):
     every_s = 0.0
 
     def __init__(self, system: System, guests: GuestLedger) -> None:
@@ -34,6 +36,3 @@ class TerminalProbe:
         if self._reader is None:
             return ()
         return ("Keys typed into any terminal: consoles, terminal windows, ssh sessions.",)
-
-    def close(self) -> None:
-        """Holds nothing."""

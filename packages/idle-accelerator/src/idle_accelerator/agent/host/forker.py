@@ -76,7 +76,7 @@ class Forker:
         used = self._templates.get(key)
         if used is None:
             locale = {name: launch.env[name] for name in _LOCALE if name in launch.env}
-            used = self._templates[key] = _Template(program, locale)
+            used = self._templates[key] = _Template(program, locale, nice=launch.nice)
         try:
             started, brand = await used.fork(launch)
         except _TemplateFailed as failure:
@@ -90,9 +90,11 @@ class _Template:
     """The agent's side of one template process and its reserve. The template starts at the first request, the reserve
     is made after it, and both anew should they have died. Unused for a minute, they end until the next."""
 
-    def __init__(self, program: str, env: Mapping[str, str]) -> None:
+    def __init__(self, program: str, env: Mapping[str, str], *, nice: bool) -> None:
+        """``nice``: it makes reserves at the lowest priority, which the guests that come of them keep."""
         self._program = program
         self._env = env
+        self._nice = nice
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._reserve: _Reserve | None = None
@@ -192,6 +194,8 @@ class _Template:
         try:
             with theirs:
                 self._process = self._launch(theirs.fileno())
+            if self._nice:
+                linux.lower(self._process.pid)
             async with asyncio.timeout(_READY_LIMIT_S):
                 await _receive(ours, len(template.READY))
         except (OSError, EOFError) as error:
@@ -352,7 +356,7 @@ def _key(launch: Launch) -> tuple[str, ...] | None:
         or "\0" in names_and_values
     ):
         return None
-    return (program, *(launch.env.get(name, "") for name in _LOCALE))
+    return (program, str(launch.nice), *(launch.env.get(name, "") for name in _LOCALE))
 
 
 def _refuse(number: int) -> None:

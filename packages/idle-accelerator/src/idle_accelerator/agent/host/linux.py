@@ -241,6 +241,14 @@ class _Tree:
             self._lowered_sessions.add(session)
 
 
+def lower(leader: int) -> None:
+    """The lowest priority for what leads a session of its own, and for what it will fork."""
+    lower_group(leader)
+    # OSError: see ``_Tree._lower_session``.
+    with contextlib.suppress(OSError), open(f"/proc/{leader}/autogroup", "w", encoding="ascii") as file:  # noqa: PTH123
+        file.write(str(_LOWEST_NICE))
+
+
 class _Upkeep:
     """The periodic look after what the guests of one event loop have made: one scan for all of them."""
 

@@ -124,6 +124,7 @@ class PosixGuest:
     def __init__(self, started: Started, tree: Tree, system: System) -> None:
         self.pid: Final = started.pid
         self.record: Final = tree.record
+        self.job: Final = None
         self.stdin: asyncio.StreamWriter | None = None
         self.stdout: asyncio.StreamReader | None = None
         self.stderr: asyncio.StreamReader | None = None

@@ -62,6 +62,7 @@ class WindowsGuest:
     ) -> None:
         self.pid: Final = process.pid
         self.record: Final = record
+        self.job: Final = record.brand
         self.stdin: asyncio.StreamWriter | None = None
         self.stdout: asyncio.StreamReader | None = None
         self.stderr: asyncio.StreamReader | None = None

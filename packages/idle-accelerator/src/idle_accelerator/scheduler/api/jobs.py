@@ -12,6 +12,7 @@ from idle_accelerator.errors import InvalidInput
 from idle_accelerator.scheduler.api.access import State, User
 from idle_accelerator.scheduler.api.bodies import JOB_BODY_LIMIT_BYTES, answer, body_of, errors, read_body
 from idle_accelerator.scheduler.api.standing import standings
+from idle_accelerator.scheduler.signals import called
 from idle_accelerator.scheduler.state import SchedulerState
 from idle_accelerator.scheduler.store import jobs as stored
 from idle_accelerator.scheduler.store.rows import counts, job_view, task_result
@@ -191,7 +192,7 @@ async def results(
     if wait_s > 0 and state.signals.is_silent(job):  # so a look would find nothing
         first = state.signals.listen(job)
         try:
-            await asyncio.wait({first}, timeout=wait_s)
+            await called(first, within_s=wait_s)
         finally:
             state.signals.forget(job, first)
     topic: str | None = None
@@ -203,7 +204,7 @@ async def results(
             if rows or JobState(row.state) in TERMINAL_JOB_STATES or left <= 0 or state.signals.closed:
                 break
             if signal is not None:
-                await asyncio.wait({signal}, timeout=left)
+                await called(signal, within_s=left)
         finally:
             if signal is not None and topic is not None:
                 state.signals.forget(topic, signal)

@@ -10,6 +10,7 @@ from idle_accelerator.errors import NotFound
 from idle_accelerator.scheduler.api.access import State, User
 from idle_accelerator.scheduler.api.bodies import answer, errors
 from idle_accelerator.scheduler.api.jobs import MAX_WAIT_S
+from idle_accelerator.scheduler.signals import called
 from idle_accelerator.scheduler.store import jobs as stored
 from idle_accelerator.scheduler.store.logs import LogPiece, read_log
 from idle_accelerator.scheduler.store.rows import attempt_view, load_artifacts, task_view
@@ -109,7 +110,7 @@ async def logs(
             if piece.data or over or left <= 0 or state.signals.closed:
                 break
             if signal is not None:
-                await asyncio.wait({signal}, timeout=left)
+                await called(signal, within_s=left)
         finally:
             if signal is not None and topic is not None:
                 state.signals.forget(topic, signal)

@@ -1,0 +1,1 @@
+"""What bench/forecast.py runs: owners who come and go, and other ways to foretell when."""
