@@ -146,6 +146,7 @@ class FakeAgent:
         lends: Offer | None = None,
         facts: NodeFacts | None = None,
         warm: Sequence[WarmJob] = (),
+        news_can_wait: bool = False,
     ) -> ExchangeRequest:
         """The next request, with all that the agent holds now."""
         self.seq += 1
@@ -153,6 +154,7 @@ class FakeAgent:
             incarnation=self.incarnation,
             seq=self.seq,
             wait_s=wait_s,
+            news_can_wait=news_can_wait,
             facts=facts,
             offer=lends or offer(warm=tuple(warm)),
             holding=holdings(self.held),

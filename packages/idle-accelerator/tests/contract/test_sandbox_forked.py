@@ -170,7 +170,7 @@ async def test_a_template_that_is_killed_at_any_moment_costs_no_guest(stage: Sta
         guest = await starting
         assert await hear(guest) == "here"
         await guest.kill()
-        assert not descendants()
+        await eventually(lambda: not descendants(), "nothing of it remains")
         await (await stage.act("pass")).wait()
 
 

@@ -119,6 +119,24 @@ def test_reports_are_answered_at_once_and_are_on_disk_then(
     assert (result.result.inline, result.node_name) == (b"42", agent.identity.name)
 
 
+def test_reports_that_can_wait_are_on_disk_at_once_and_acknowledged_with_the_next_work(
+    user: UserClient, agent: FakeAgent, process: SchedulerProcess
+) -> None:
+    first = user.submit(spec(agent))
+    agent.exchange()
+    (ref,) = agent.held
+    request = agent.request(reports=[succeeded(ref, b"42")], wait_s=PATIENT_S, news_can_wait=True)
+    held = Held(agent, request)
+    (result,) = user.results(first, wait_s=PATIENT_S).results
+    assert result.result is not None
+    assert result.result.inline == b"42"
+    second = user.submit(spec(agent))
+    assert [leased.job_id for leased in granted(held.result())] == [second]
+    assert held.took_s < PATIENT_S / 2
+    process.restart()
+    assert len(user.results(first).results) == 1
+
+
 def test_a_newer_request_supersedes_the_held_one_at_once(user: UserClient, agent: FakeAgent) -> None:
     first = agent.request(wait_s=PATIENT_S, lends=offer("in_use", reasons=(reason("owner.paused"),)))
     held = Held(agent, first)

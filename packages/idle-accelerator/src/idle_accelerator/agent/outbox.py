@@ -146,6 +146,16 @@ class Outbox:
             by_job.setdefault(ref.job_id, []).append((ref.task_index, ref.epoch))
         return tuple(HeldAttempts(job_id=job_id, attempts=tuple(pairs)) for job_id, pairs in by_job.items())
 
+    def tells_all(self, batch: Batch) -> bool:
+        """Whether the batch has the end of everything that is in hand, and no output follows."""
+        ended = {ref_of(report) for report in batch.reports} & self._ends.keys()
+        return len(ended) == len(self._held) and sum(map(len, self._logs.values())) == len(batch.logs)
+
+    @property
+    def all_ended(self) -> bool:
+        """Whether nothing is in hand but ends."""
+        return len(self._ends) == len(self._held)
+
     @property
     def is_empty(self) -> bool:
         """Whether every end and all output has been acknowledged."""

@@ -81,7 +81,10 @@ class Session:
         try:
             while True:
                 try:
-                    if self._outbox.news.is_set():
+                    free = waiting is None or waiting.done()
+                    # With nothing else in hand, the request that tells the end of the last asks for more as well.
+                    together = free and self._introduced and self._outbox.all_ended
+                    if self._outbox.news.is_set() and not together:
                         await self._exchange(wait_s=0.0)
                     elif waiting is None or waiting.done():
                         finished, waiting = waiting, None
@@ -92,6 +95,7 @@ class Session:
                         # The first request must not wait: it brings what an earlier agent left, and the facts.
                         wait_s = self._poll_s if self._introduced else 0.0
                         waiting = asyncio.create_task(self._exchange(wait_s=wait_s), name="waiting exchange")
+                        await asyncio.sleep(0)  # it takes the news along, if there is any
                     else:
                         await self._until_news(waiting)
                     pause_s = FIRST_PAUSE_S
@@ -131,10 +135,12 @@ class Session:
         self._seq += 1
         self._last_offer = self._hands.offer()
         has_news = bool(batch.reports or batch.logs)
+        can_wait = wait_s > 0 and (not has_news or self._outbox.tells_all(batch))
         request = ExchangeRequest(
             incarnation=self._incarnation,
             seq=self._seq,
-            wait_s=0.0 if has_news else min(wait_s, POLLS_S.get(self._last_offer.lending, wait_s)),
+            wait_s=min(wait_s, POLLS_S.get(self._last_offer.lending, wait_s)) if can_wait else 0.0,
+            news_can_wait=has_news and can_wait,
             facts=None if self._introduced else self._facts,
             offer=self._last_offer,
             holding=self._outbox.holding(),

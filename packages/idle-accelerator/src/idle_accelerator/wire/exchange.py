@@ -5,6 +5,7 @@ agent holds, and the answer says what it should hold; either may be lost or repe
 
 - A request that carries reports or logs is answered at once, after they are on disk: an answer to a request
   acknowledges all of its reports. Whatever was refused as stale is acknowledged too: there is nothing left to do.
+- One with ``news_can_wait`` is held like any other: its agent has nothing else in hand, and asks for more in the same breath.
 - A request with nothing to say is held for up to ``wait_s``, until there are leases or orders for the node.
 - A newer request of the node (higher ``seq``) supersedes the held one, which is answered at once, empty.
 - Leases that the agent does not list in ``holding`` are granted again while they are LEASED; an attempt that it
@@ -73,6 +74,9 @@ class ExchangeRequest(WireModel):
     )
     seq: int = Field(ge=1, le=2**62, description="Rises with each request of an incarnation.")
     wait_s: float = Field(default=0.0, ge=0, le=120)
+    news_can_wait: bool = Field(
+        default=False, description="The acknowledgement of its reports may come with the next leases."
+    )
     facts: NodeFacts | None = Field(
         default=None, description="In the first exchange of an incarnation and after changes."
     )

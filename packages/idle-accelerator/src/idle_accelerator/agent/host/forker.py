@@ -262,6 +262,7 @@ class _Template:
         if self._process is not None:
             with self._process:  # closes what is open of its pipes, and waits
                 self._process.kill()
+            _collect_session(self._process.pid)
             self._process = None
 
 
@@ -373,6 +374,15 @@ async def _receive(channel: socket.socket, size: int) -> bytes:
             raise EOFError("its socket was closed")
         raw += piece
     return raw
+
+
+def _collect_session(template: int) -> None:
+    """Kill and collect what stood between a template and a reserve when the template died: it was in its session."""
+    for process in procfs.scan().get(os.getpid(), ()):
+        if process.session == template:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(process.pid, signal.SIGKILL)
+                os.waitpid(process.pid, 0)
 
 
 def _sweep(brand: str) -> None:

@@ -71,7 +71,8 @@ async def _ask(
     free = said.offer.free
     for line in outcome.granted_again:
         free = _less(free, line)
-    has_news = bool(said.reports or said.logs or outcome.granted_again or outcome.orders)
+    has_news = bool((said.reports or said.logs) and not said.news_can_wait)
+    has_answer = bool(outcome.granted_again or outcome.orders)
     wanted = NodeDemand(
         node_id=node_id,
         facts=load_facts(outcome.facts_json),
@@ -80,7 +81,7 @@ async def _ask(
         ),
         heard=(said.incarnation, said.seq),
     )
-    demand = state.matchmaker.enter(wanted, wait_s=0.0 if has_news else said.wait_s)
+    demand = state.matchmaker.enter(wanted, wait_s=0.0 if has_news or has_answer else said.wait_s)
     if demand.answer.done():
         return state.matchmaker.leave(demand)
     leaving = asyncio.ensure_future(_gone(request))
