@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -24,10 +25,13 @@ if sys.platform != "linux":
 class Desk:
     """A monitor of one X display; all else is scripted and calm."""
 
-    def __init__(self, server: object) -> None:
+    def __init__(self, server: object, folder: Path) -> None:
         self.server = server
+        socket = f"X{server.number}"  # type: ignore[attr-defined]
+        # Displays that others start meanwhile are not this desk's affair.
+        (folder / socket).symlink_to(f"/tmp/.X11-unix/{socket}")
         nowhere = "/nonexistent"
-        places = Places(sessions=nowhere, runtimes=nowhere)._replace(devices=nowhere)
+        places = Places(sockets=str(folder), sessions=nowhere, runtimes=nowhere)._replace(devices=nowhere)
         self.displays = Displays(environ={"DISPLAY": server.name}, places=places)  # type: ignore[attr-defined]
         self.clock = ScriptedClock()
         probes = dataclasses.replace(ScriptedProbes().probes, seats=InputProbe(self, GuestLedger()))  # type: ignore[arg-type]
@@ -45,8 +49,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(start_x: Callable, eventually: Callable) -> Iterator[Desk]:
-    made = Desk(start_x())
+def desk(start_x: Callable, eventually: Callable, tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(start_x(), tmp_path)
     with made.monitor:
 
         def idle() -> bool:
