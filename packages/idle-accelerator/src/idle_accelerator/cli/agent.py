@@ -137,6 +137,7 @@ def agent(
         pool_pid=pool_pid,
     )
     daemons.log_to_stderr()
+    daemons.settle_in()
     return run_agent(config)
 
 

@@ -48,5 +48,6 @@ def scheduler(
     say(f"Scheduler on http://{daemons.reachable_host(host)}:{port}, data in {directory}.")
     if not is_loopback(host):
         say(f"Who may use it needs the key in {directory / 'scheduler.key'}.")
+    daemons.settle_in()
     serve(config)
     return 0
