@@ -249,9 +249,10 @@ def _forecast(options: argparse.Namespace, policy: Policy) -> int:
     with _Look(policy) as look:
         verdict = look.verdict
     idle = verdict.state is State.IDLE
+    habits = read_habits(path)
     try:
         told = forecast(
-            fit(read_habits(path)),
+            fit(habits),
             local=datetime.now().astimezone(),
             age_s=_idle_for_s(verdict, policy) if idle else 0.0,
             horizons_s=options.horizon or HORIZONS_S,

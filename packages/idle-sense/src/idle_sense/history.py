@@ -37,7 +37,17 @@ CLOSE_WITHIN_S = 2.0
 _BEHIND = 4096
 """Steps that may wait for a stuck disk, weeks of them; the oldest go."""
 
-UNKNOWN_ENDS = frozenset({"probe.missing", "probe.stale", "session.woke"})
+UNKNOWN_ENDS = frozenset(
+    {
+        "probe.missing",
+        "probe.stale",
+        "session.woke",
+        "quiet.hours",
+        "heat.hot",
+        "heat.slowed",
+        "network.metered",
+    }
+)
 """Reasons that end an idle period without the owner having come back: nothing is known of how long it would have lasted."""
 
 _log = logging.getLogger("idle_sense")

@@ -25,6 +25,7 @@ START = datetime.fromisoformat("2026-11-02T12:00:10+01:00")
 LOUD = Reason(code="input.recent", severity=Severity.HARD)
 BLIND = Reason(code="probe.missing", severity=Severity.HARD)
 WOKE = Reason(code="session.woke", severity=Severity.HARD)
+QUIET = Reason(code="quiet.hours", severity=Severity.POLICY)
 CALM = Reason(code="idle.input", severity=Severity.INFO)
 WAITS = Reason(code="settling.grace", severity=Severity.INFO)
 
@@ -110,7 +111,7 @@ def test_it_is_the_same_with_changes_alone_as_with_every_sample(tmp_path: Path) 
     assert often.periods == seldom.periods == 2
 
 
-@pytest.mark.parametrize("reason", [BLIND, WOKE])
+@pytest.mark.parametrize("reason", [BLIND, WOKE, QUIET])
 def test_an_end_that_is_not_the_owners_is_no_return(machine: Machine, reason: Reason) -> None:
     """A probe that fails, or sleep: how long it would have lasted nobody knows."""
     machine.busy(60)
