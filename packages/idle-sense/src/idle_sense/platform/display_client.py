@@ -10,6 +10,7 @@ import socket
 import struct
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ class Answer:
     """When the question was sent, on this process's monotonic clock."""
 
 
-class DisplayClient:
+class DisplayClient(ABC):
     """One connection to one display server; what it speaks is the subclass's affair. Not for several threads at once."""
 
     def __init__(self, address: str, *, now: Callable[[], float] = time.monotonic) -> None:
@@ -89,28 +90,29 @@ class DisplayClient:
 
     # What the subclass speaks.
 
+    @abstractmethod
     def _greet(self) -> None:
         """The connection stands: sends what comes first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _ask(self) -> None:
         """Nothing is outstanding: asks for the idle time."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _outstanding(self) -> bool:
         """Whether an answer is owed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _length(self) -> int | None:
         """How long the message that begins ``_received`` is; None: not known yet. Raises DisplayError for nonsense."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _take(self, message: bytes) -> None:
-        raise NotImplementedError
+        """A whole message has come."""
 
+    @abstractmethod
     def _forget(self) -> None:
         """The connection is gone: forgets what belonged to it."""
-        raise NotImplementedError
 
     # The rest is the same for all.
 

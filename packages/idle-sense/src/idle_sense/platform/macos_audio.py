@@ -11,9 +11,9 @@ from typing import NamedTuple
 from idle_sense.facts import Calls, Media, Reading
 from idle_sense.platform.macos_frameworks import Frameworks
 from idle_sense.platform.macos_power import screen_keepers
-from idle_sense.platform.macos_probe import MacProbe
 from idle_sense.platform.macos_structures import PropertyAddress
 from idle_sense.platform.macos_values import Plain, Values, text
+from idle_sense.probes.asked import Asked
 
 
 def code(letters: str) -> int:
@@ -223,7 +223,7 @@ def named(
     return tuple(sorted(found))
 
 
-class MacCallsProbe(MacProbe[Calls]):
+class MacCallsProbe(Asked[Calls]):
     fact = "calls"
     back_end = "CoreAudio and CoreMediaIO"
     every_s: float = 1.0
@@ -255,7 +255,7 @@ class MacCallsProbe(MacProbe[Calls]):
         return ("Microphones and cameras that are in use by any program.",)
 
 
-class MacMediaProbe(MacProbe[Media]):
+class MacMediaProbe(Asked[Media]):
     fact = "media"
     back_end = "power assertions and CoreAudio"
     every_s: float = 2.0

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from idle_sense.facts import Network, Reading
 from idle_sense.platform.macos_frameworks import Frameworks
-from idle_sense.platform.macos_probe import MacProbe
+from idle_sense.probes.asked import Asked
 
 IS_GLOBAL = 1 << 28
 """Block-ABI-Apple: BLOCK_IS_GLOBAL, a block that captures nothing, and that nobody copies or frees."""
@@ -98,7 +98,7 @@ class PathWatch:
         self._told.set()
 
 
-class MacNetworkProbe(MacProbe[Network]):
+class MacNetworkProbe(Asked[Network]):
     fact = "network"
     back_end = "Network.framework"
     every_s: float = 5.0

@@ -6,8 +6,8 @@ from typing import Literal
 
 from idle_sense.facts import Power, Reading, Thermal
 from idle_sense.platform.macos_frameworks import Frameworks
-from idle_sense.platform.macos_probe import MacProbe
 from idle_sense.platform.macos_values import Plain, Values, mapping, sequence, text, truth, whole
+from idle_sense.probes.asked import Asked
 
 AC_POWER = "AC Power"
 """IOPSKeys.h, kIOPMACPowerKey. The others are ``Battery Power`` and ``UPS Power``."""
@@ -130,7 +130,7 @@ class PowerCalls:
             self._system.notify_cancel(token)
 
 
-class MacPowerProbe(MacProbe[Power]):
+class MacPowerProbe(Asked[Power]):
     fact = "power"
     back_end = "IOPowerSources"
     every_s: float = 10.0
@@ -147,7 +147,7 @@ class MacPowerProbe(MacProbe[Power]):
         return ("Whether it runs on battery.",)
 
 
-class MacThermalProbe(MacProbe[Thermal]):
+class MacThermalProbe(Asked[Thermal]):
     fact = "thermal"
     back_end = "thermal pressure"
     better = "macOS tells no temperature to programs, but how hard it has to cool"

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from idle_sense.facts import Reading, Screen
 from idle_sense.platform.macos_frameworks import Frameworks, Rect
-from idle_sense.platform.macos_probe import MacProbe
 from idle_sense.platform.macos_values import Values, mapping, number, text, whole
+from idle_sense.probes.asked import Asked
 
 ON_SCREEN_ONLY = 1
 WITHOUT_DESKTOP = 16
@@ -119,7 +119,7 @@ class ScreenCalls:
         return Window(owner, layer, Box(x, y, width, height), 1.0 if alpha is None else alpha)
 
 
-class MacScreenProbe(MacProbe[Screen]):
+class MacScreenProbe(Asked[Screen]):
     fact = "screen"
     back_end = "CGWindowList"
     every_s: float = 3.0

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from idle_sense.facts import Reading, Session
 from idle_sense.platform.macos_frameworks import Frameworks
-from idle_sense.platform.macos_probe import MacProbe
 from idle_sense.platform.macos_registry import Registry
 from idle_sense.platform.macos_structures import USER_PROCESS, Utmpx
 from idle_sense.platform.macos_values import Plain, Values, mapping, sequence, text, truth, whole
+from idle_sense.probes.asked import Asked
 
 MOST_LOGINS = 4096
 
@@ -94,7 +94,7 @@ class Logins:
         return found
 
 
-class SessionsProbe(MacProbe[tuple[Session, ...]]):
+class SessionsProbe(Asked[tuple[Session, ...]]):
     fact = "sessions"
     back_end = "IOConsoleUsers and utmpx"
     every_s: float = 1.0

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from idle_sense.facts import Reading, Traffic
 from idle_sense.platform.macos_frameworks import Frameworks
-from idle_sense.platform.macos_probe import MacProbe
 from idle_sense.platform.macos_processes import MacProcesses
 from idle_sense.platform.macos_registry import Entry, Registry
 from idle_sense.platform.macos_structures import (
@@ -22,6 +21,7 @@ from idle_sense.platform.macos_structures import (
     IfMsghdr2,
 )
 from idle_sense.platform.macos_values import mapping, whole
+from idle_sense.probes.asked import Asked
 from idle_sense.probes.guests import GuestLedger
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class _Look(NamedTuple):
     guests: bool
 
 
-class MacTrafficProbe(MacProbe[Traffic]):
+class MacTrafficProbe(Asked[Traffic]):
     fact = "traffic"
     back_end = "IOBlockStorageDriver and network interfaces"
     better = "macOS does not tell what one program sends: the network is not looked at while guests run"

@@ -1,5 +1,6 @@
-"""What the probes of macOS have in common: a call that fails is a missing reading with its words."""
+"""What probes that ask the system by calls have in common: a call that fails is a missing reading with its words."""
 
+from abc import ABC, abstractmethod
 from typing import ClassVar, Generic, TypeVar
 
 from idle_sense.facts import Reading
@@ -11,8 +12,8 @@ T = TypeVar("T")
 ADVICE = "see idle-sense doctor, and report what it prints"
 
 
-class MacProbe(Polled, Generic[T]):
-    """One fact, asked aside: frameworks talk to other processes and to drivers, which may hang."""
+class Asked(Polled, ABC, Generic[T]):
+    """One fact, asked aside: such calls end in other processes and in drivers, which may hang."""
 
     fact: ClassVar[str] = ""
     back_end: ClassVar[str] = ""
@@ -24,9 +25,9 @@ class MacProbe(Polled, Generic[T]):
     def __init__(self) -> None:
         self._last: Reading[T] | None = None
 
+    @abstractmethod
     def look(self, now_s: float) -> Reading[T]:
         """The fact now. May raise OSError."""
-        raise NotImplementedError
 
     def read(self, now_s: float) -> Reading[T]:
         try:
@@ -44,4 +45,5 @@ class MacProbe(Polled, Generic[T]):
             verified=self.verified,
             serves=told,
             advice=self.better if reading is None or told else reading.advice,
+            event=self.event,
         )
