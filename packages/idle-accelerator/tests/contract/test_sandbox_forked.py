@@ -86,6 +86,18 @@ async def test_guests_share_nothing_but_the_loaded_program(stage: Stage) -> None
     assert len(templates()) == 1
 
 
+async def test_a_program_rehearses_in_the_template_and_once_more_in_each_reserve(
+    stage: Stage, tmp_path: Path
+) -> None:
+    with (tmp_path / "actor.py").open("a", encoding="utf-8") as actor:
+        actor.write("\nREHEARSED = []\ndef rehearse(): REHEARSED.append(os.getpid())\n")
+    for _ in range(2):
+        guest = await stage.act("tell(REHEARSED, os.getpid()); sys.stdin.readline()")
+        (template,) = templates()
+        assert await hear(guest) == [[template.pid, guest.pid], guest.pid]
+        await stocked()
+
+
 async def test_it_is_a_child_of_the_agent_and_the_template_has_none(stage: Stage) -> None:
     guest = await stage.act("tell(os.getppid()); sys.stdin.readline()")
     assert await hear(guest) == os.getpid()

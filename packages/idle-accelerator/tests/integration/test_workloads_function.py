@@ -46,6 +46,42 @@ async def test_calls_return_their_values_in_the_order_in_which_they_were_sent(st
     assert host.pending == ()
 
 
+async def test_a_function_finds_a_process_that_has_rehearsed_as_it_finds_a_new_one(start: Starter):
+    def look():
+        import faulthandler
+        import gc
+        import threading
+
+        streams = (sys.stdin, sys.stdout, sys.stderr)
+        return {
+            "argv": sys.argv,
+            "folder": sorted(str(path.relative_to(Path.cwd())) for path in Path.cwd().rglob("*")),
+            "variables": sorted(os.environ.items()),
+            "descriptors": sorted(map(str, Path("/proc/self/fd").iterdir()))
+            if sys.platform == "linux"
+            else [],
+            "handlers": [
+                str(signal.getsignal(one)).split(" of ")[0] for one in sorted(signal.valid_signals())
+            ],
+            "limits": [sys.getrecursionlimit(), faulthandler.is_enabled(), gc.isenabled()],
+            "threads": threading.active_count(),
+            "streams": [
+                [one.encoding, one.errors, one.line_buffering, one.fileno(), one.closed] for one in streams
+            ],
+            "same": [streams == (sys.__stdin__, sys.__stdout__, sys.__stderr__)],
+            "main": sorted(vars(sys.modules["__main__"])),
+        }
+
+    forked = (await call(await start(look))).value
+    cold = (await call(await start(look, sandbox=ColdSandbox(start.sandbox)))).value
+    for found in (forked, cold):
+        # The names of the two workspaces differ in one digit.
+        found["variables"] = [
+            [name, value.translate({ord(d): "#" for d in "0123456789"})] for name, value in found["variables"]
+        ]
+    assert forked == cold
+
+
 async def test_what_a_call_leaves_in_memory_is_there_for_the_next(start: Starter):
     seen: list[int] = []
     host = await start(lambda x: (seen.append(x), list(seen))[1])

@@ -7,6 +7,9 @@ child of the agent (a child subreaper, see ``linux``), which then treats it as o
 carries a brand of its own from before its first instruction. Its launch brings the guest's three streams, working
 directory and environment; until then nothing of a guest has come near it, and the template never sees any.
 
+A program may have a function ``rehearse`` beside ``main``: it is called in the template, and again in each reserve, which is to copy
+the pages that a guest would write to. It must leave nothing that ``main`` could see.
+
 A script of the standard library alone: ``python -I template.py DESCRIPTOR PROGRAM``, where a socket comes as the
 open descriptor. It ends when the socket does, that is, with the agent; so does each reserve, by a socket of its own.
 """
@@ -51,6 +54,12 @@ def _load(path: str) -> ModuleType:
     sys.modules["guest_program"] = program
     spec.loader.exec_module(program)
     return program
+
+
+def _rehearse(program: ModuleType) -> None:
+    """Have it touch what it will touch as a guest, if it knows how to."""
+    if hasattr(program, "rehearse"):
+        program.rehearse()
 
 
 def _serve(channel: socket.socket) -> socket.socket:
@@ -111,12 +120,12 @@ def _middle(template: int, channel: socket.socket, line: int, brand: int, pid_ce
         os._exit(0)
 
 
-def _wait(line: socket.socket) -> dict[str, str]:
+def _wait(line: socket.socket, program: ModuleType) -> dict[str, str]:
     """The reserve's life until its launch, or the agent's end. Returns the guest's environment."""
     try:
-        json.loads(
-            '{"cwd": "/", "env": {"NAME": "value"}}'
-        )  # the pages that this writes to are copied beforehand
+        # The pages that these write to are copied now, not when somebody waits.
+        json.loads('{"cwd": "/", "env": {"NAME": "value"}}')
+        _rehearse(program)
         raw, descriptors, _, _ = socket.recv_fds(line, _PIECE_BYTES, _STREAMS)
         text = bytearray(raw)
         while len(text) < LAUNCH.size or len(text) < LAUNCH.size + LAUNCH.unpack_from(text)[0]:
@@ -156,7 +165,8 @@ if __name__ == "__main__":
     _program = _load(sys.argv[2])
     _channel = socket.socket(fileno=int(sys.argv[1]))
     sys.stdout.flush()
+    _rehearse(_program)
     gc.collect()
     gc.freeze()  # so that the first collection in a guest does not copy every page
     _channel.sendall(READY)
-    _become(_wait(_serve(_channel)), _program)
+    _become(_wait(_serve(_channel), _program), _program)

@@ -18,7 +18,10 @@ import sys
 from _thread import allocate_lock, get_ident, start_new_thread
 from contextlib import suppress
 from errno import EBADF
+from functools import cache
 from json import loads as load_json
+from mmap import mmap
+from pickle import dumps
 from pickle import loads as unpickle
 from time import perf_counter, sleep
 from types import CoroutineType, FrameType, ModuleType
@@ -69,17 +72,21 @@ _join = os.path.join
 class FunctionProcess:
     """One job's function, from its first call to its last."""
 
-    def __init__(self, setup: dict[str, Any], code: bytes, requests: Requests, replies: Replies) -> None:
+    def __init__(
+        self,
+        setup: dict[str, Any],
+        code: bytes,
+        requests: Requests,
+        replies: Replies,
+        streams: tuple[Stream, Stream],
+    ) -> None:
         self._requests = requests
         self._replies = replies
         self._code = code
         self._function: Any = None
         self._pickles = setup["results"] == "pickle"
         self._workspace = os.getcwd()  # noqa: PTH109  # pathlib is slow to load
-        self._streams = tuple(
-            Stream(number, _join(self._workspace, OURS, name))
-            for number, name in ((STDOUT, "stdout"), (STDERR, "stderr"))
-        )
+        self._streams = streams
         self._console = Console()
         self._folder = Folder(self._workspace) if setup["clean_cwd"] else None
         self._contract = {name: value for name, value in os.environ.items() if name.startswith("IDLE_")}
@@ -131,6 +138,12 @@ class FunctionProcess:
                 self._replies.flush()
             else:
                 self._ring()
+
+    def rehearse(self) -> None:
+        """One call, as far as it leaves no trace in this process. Closes what ``__init__`` opened."""
+        self._answer(0, 0, [memoryview(dumps(((0,), {})))])
+        for each in (*self._streams, self._console, self._bell):
+            each.close()
 
     def _wait(self) -> None:
         self._replies.flush()
@@ -355,14 +368,43 @@ def _end_fork(error: BaseException | None) -> NoReturn:
     os._exit(status & 0xFF)
 
 
+def rehearse() -> None:
+    """A first call on nothing, for a process that waits to be a guest and has called nothing yet.
+
+    A forked process copies a page of memory when it first writes there, and running code writes to what it touches: the
+    reference counts. That was the greater part of a first call's time, and is spent while nobody waits.
+    """
+    streams = sys.stdin, sys.stdout, sys.stderr
+    try:
+        setup = {"results": "data", "clean_cwd": False}
+        null = os.open(os.devnull, os.O_RDWR)
+        replies = Replies(null, mmap(-1, REPLIES_BYTES))
+        outputs = Stream(STDOUT, os.devnull), Stream(STDERR, os.devnull)
+        FunctionProcess(setup, _practice(), Requests(null), replies, outputs).rehearse()
+        os.close(null)
+    finally:
+        sys.stdin, sys.stdout, sys.stderr = streams
+
+
+@cache
+def _practice() -> bytes:
+    """A function, as users' are sent."""
+
+    def same(value: int) -> int:
+        return value
+
+    return cloudpickle.dumps(same)
+
+
 def main() -> NoReturn:
     """The whole life of the process. The first frame tells what for."""
     requests = Requests(away(os.dup(0)))
     pipe = away(os.dup(1))
-    file = os.open(_join(OURS, REPLIES), os.O_RDWR | os.O_CREAT, 0o600)
+    folder = _join(os.getcwd(), OURS)  # noqa: PTH109  # pathlib is slow to load
+    file = os.open(_join(folder, REPLIES), os.O_RDWR | os.O_CREAT, 0o600)
     # Written, not only stretched: a full disk is to fail here, not to kill the process when it writes to memory.
     os.write(file, bytes(REPLIES_BYTES))
-    replies = Replies(pipe, file)
+    replies = Replies(pipe, mmap(file, REPLIES_BYTES))
     os.close(file)
     request = requests.take()
     while request is None:
@@ -376,7 +418,8 @@ def main() -> NoReturn:
     sys.modules["__main__"] = ModuleType("__main__")
     sys.argv = [""]
     try:
-        FunctionProcess(setup, body[4 + length :], requests, replies).live()
+        streams = Stream(STDOUT, _join(folder, "stdout")), Stream(STDERR, _join(folder, "stderr"))
+        FunctionProcess(setup, body[4 + length :], requests, replies, streams).live()
     except BaseException as error:  # noqa: BLE001  # a handler or thread of the user's code may reach even here
         if isinstance(error, OSError) and error.errno == EBADF:
             sys.stderr.write("The function closed files of this process that it had not opened.\n")

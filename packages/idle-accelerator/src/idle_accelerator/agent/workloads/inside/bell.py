@@ -26,6 +26,11 @@ class Bell:
             self._poll.register(descriptor, select.POLLIN)
             self._poll.register(self._rings, select.POLLIN)
 
+    def close(self) -> None:
+        if sys.platform != "win32":
+            os.close(self._rings)
+            os.close(self._rung)
+
     def hang(self) -> None:
         """From now on signals ring. The user's code may have taken it down: asyncio has a bell of its own."""
         if sys.platform != "win32":

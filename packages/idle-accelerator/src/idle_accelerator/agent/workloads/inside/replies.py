@@ -22,12 +22,13 @@ class Replies:
     Used by two threads. ``lock`` may be held over several calls to keep their frames together.
     """
 
-    def __init__(self, pipe: int, file: int) -> None:
+    def __init__(self, pipe: int, memory: mmap) -> None:
+        """``memory``: REPLIES_BYTES of the file."""
         self.lock = RLock()
         self.flushed_s = 0.0
         """When all had been sent last; of time.perf_counter."""
         self._pipe = pipe
-        self._memory = mmap(file, REPLIES_BYTES)
+        self._memory = memory
         self._used = REPLIES_HEAD.size
         self._write = os.write  # not looked up later: the user's code may replace what is in modules
 

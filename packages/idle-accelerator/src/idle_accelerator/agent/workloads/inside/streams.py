@@ -44,6 +44,10 @@ class Stream:
         """Of the file, for writing; the user's code does not know it."""
         return self._writer
 
+    def close(self) -> None:
+        os.close(self._writer)
+        os.close(self._reader)
+
     def attach(self) -> None:
         """Make the descriptor lead here, whatever the user's code has done to it."""
         os.dup2(self._writer, self._number)
@@ -97,6 +101,9 @@ class Console:
         self._null = away(os.open(os.devnull, os.O_RDONLY | _BINARY))
         self._stdin = self._stdout = self._stderr = _open(0, "r")
         self.attach()
+
+    def close(self) -> None:
+        os.close(self._null)
 
     def attach(self) -> None:
         """Standard input is empty; the other two are what ``Stream.attach`` made of 1 and 2."""
