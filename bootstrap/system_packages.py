@@ -20,10 +20,14 @@ class SystemPackage:
     """Any of these on PATH will do."""
     library: str | None = None
     """The shared library that the package brings, by the name that programs link to."""
+    header: str | None = None
+    """The C header that it brings."""
     serves: str
 
     def is_here(self) -> bool:
         if any(shutil.which(name) for name in self.programs):
+            return True
+        if self.header is not None and os.path.exists(f"/usr/include/{self.header}"):  # noqa: PTH110
             return True
         try:
             return self.library is not None and ctypes.CDLL(self.library) is not None
@@ -52,6 +56,11 @@ FOR_TESTS = (
         serves="a graphics driver that fails and hangs, compiled for the tests",
     ),
     SystemPackage(
+        apt_name="libc6-dev",
+        header="stdio.h",
+        serves="the headers that compiling it takes",
+    ),
+    SystemPackage(
         apt_name="mutter",
         programs=("mutter",),
         serves="idleness read from a real GNOME compositor",
@@ -73,6 +82,11 @@ FOR_TESTS = (
     ),
     SystemPackage(
         apt_name="wireplumber", programs=("wireplumber",), serves="calls and films on a real sound server"
+    ),
+    SystemPackage(
+        apt_name="pulseaudio",
+        programs=("pulseaudio",),
+        serves="calls and films on the older real sound server",
     ),
     SystemPackage(
         apt_name="pulseaudio-utils",
