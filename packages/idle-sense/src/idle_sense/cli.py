@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import itertools
 import math
+import os
 import queue
 import sys
 import time
@@ -46,6 +47,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """argparse's own asks shutil for the width, at each argument that is declared, and shutil loads three compressors."""
+
+    def __init__(self, prog: str) -> None:
+        columns = os.environ.get("COLUMNS", "")
+        try:
+            width = int(columns) if columns.isdigit() else os.get_terminal_size().columns
+        except OSError:
+            width = 80
+        super().__init__(prog, width=width - 2)
+
+
 _Run = Callable[[argparse.Namespace, Policy], int]
 
 
@@ -54,9 +67,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="idle-sense",
         description="Is this machine truly idle, why, since when, for how long?",
         epilog=STATUS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
     )
-    common = argparse.ArgumentParser(add_help=False)
+    common = argparse.ArgumentParser(add_help=False, formatter_class=_Formatter)
     common.add_argument(
         "--policy",
         metavar="desktop|server|lab|FILE",
@@ -76,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
             description=told,
             epilog=f"example:\n  {example}",
             parents=[common],
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Formatter,
         )
         command.set_defaults(run=run)
         return command
@@ -231,7 +244,10 @@ def _watch(options: argparse.Namespace, policy: Policy) -> int:
 
     history = None if options.no_history else History.native(policy.name)
     try:
-        with Monitor(policy, history=history) as monitor:
+        monitor = Monitor(policy, history=history)
+        # The first look loads what all later ones use: in this thread, whose part of the heap is at hand already.
+        monitor.check()
+        with monitor:
             heard: queue.SimpleQueue[Verdict] = queue.SimpleQueue()
             monitor.on_change(heard.put)
             while True:

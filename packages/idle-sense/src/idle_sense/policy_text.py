@@ -14,7 +14,6 @@ the full name, and is refused under the short one, which has none.
 
 import dataclasses
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -76,6 +75,8 @@ def read(path: Path) -> Policy:
 
 def parse(text: str) -> Policy:
     """Raises InvalidPolicy, naming the field, its line and the mend."""
+    import tomllib  # noqa: PLC0415 - 0.5 MiB, and most policies come without a file
+
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -19,9 +19,10 @@ if sys.platform != "linux":
 
 from fake_bus import Daemon, Misbehaving, Service, until
 
-from idle_sense.platform.dbus import GIVE_UP_S, Bus, session_address, system_address
+from idle_sense.platform.dbus import GIVE_UP_S, Bus
+from idle_sense.platform.dbus_address import session_address, system_address, unix_path
 from idle_sense.platform.dbus_answers import LOST, SILENCE
-from idle_sense.platform.dbus_wire import BusError, call_bytes, take_message, unix_path
+from idle_sense.platform.dbus_wire import BusError, call_bytes, take_message
 
 WHO = ("org.example.Echo", "/org/example/Echo", "org.example.Echo")
 

@@ -5,7 +5,6 @@ changes all threads, and so cannot be borrowed for a moment. A Unix socket keeps
 """
 
 import contextlib
-import ctypes
 import os
 import platform
 import sys
@@ -42,6 +41,8 @@ def acting_as(uid: int | None) -> Generator[None]:
 
 
 def _become(uid: int) -> None:
+    import ctypes  # noqa: PLC0415 - of all users root alone needs it
+
     call = ctypes.CDLL(None, use_errno=True).syscall
     keep = ctypes.c_long(-1)
     if call(ctypes.c_long(_SETRESUID[platform.machine()]), keep, ctypes.c_long(uid), keep) != 0:

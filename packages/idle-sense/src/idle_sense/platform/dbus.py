@@ -13,12 +13,13 @@ import select
 import socket
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any
 
 from idle_sense.platform.acting import acting_as
+from idle_sense.platform.dbus_address import unix_path
 from idle_sense.platform.dbus_answers import LOST, SILENCE, Call, Name, Signal, Subscription
-from idle_sense.platform.dbus_wire import MOST_BYTES, BusError, Message, call_bytes, take_message, unix_path
+from idle_sense.platform.dbus_wire import MOST_BYTES, BusError, Message, call_bytes, take_message
 
 PATIENCE_S = 0.05
 """How long the polls wait for one question, all in all; an answer that takes longer is taken when it has come."""
@@ -28,15 +29,6 @@ RETRY_S = 1.0
 """Between attempts to connect."""
 _BUS = "org.freedesktop.DBus"
 _BUS_PATH = "/org/freedesktop/DBus"
-
-
-def session_address(environ: Mapping[str, str], uid: int) -> str:
-    """The session bus of this process, else the one that systemd keeps for the user (``/run/user/UID/bus``)."""
-    return environ.get("DBUS_SESSION_BUS_ADDRESS") or f"unix:path=/run/user/{uid}/bus"
-
-
-def system_address(environ: Mapping[str, str]) -> str:
-    return environ.get("DBUS_SYSTEM_BUS_ADDRESS") or "unix:path=/run/dbus/system_bus_socket"
 
 
 class Bus:

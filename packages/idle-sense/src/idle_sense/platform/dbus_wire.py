@@ -1,4 +1,4 @@
-"""D-Bus messages as bytes, and addresses of buses as paths; jeepney writes and reads, nothing here touches a socket."""
+"""D-Bus messages as bytes; jeepney writes and reads, nothing here touches a socket."""
 
 import struct
 from typing import Any, NamedTuple
@@ -31,30 +31,6 @@ class Message(NamedTuple):
     """Of a signal; of an error its name."""
     sender: str
     body: tuple[Any, ...]
-
-
-def unix_path(address: str) -> str | None:
-    """The path to connect to, a leading NUL for abstract names; None: no Unix socket among them.
-
-    D-Bus Specification, server addresses: ``transport:key=value,key=value;…`` with %XX for what is special.
-    """
-    for one in address.split(";"):
-        transport, _, rest = one.partition(":")
-        if transport != "unix":
-            continue
-        for pair in rest.split(","):
-            key, _, value = pair.partition("=")
-            if key in ("path", "abstract") and value:
-                return ("" if key == "path" else "\0") + _unescaped(value)
-    return None
-
-
-def _unescaped(text: str) -> str:
-    pieces = text.split("%")
-    try:
-        return pieces[0] + "".join(chr(int(piece[:2], 16)) + piece[2:] for piece in pieces[1:])
-    except ValueError:
-        return text
 
 
 def call_bytes(

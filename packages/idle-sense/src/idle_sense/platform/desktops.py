@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from idle_sense.platform.acting import may_act_as
-from idle_sense.platform.dbus import Bus, session_address
-from idle_sense.platform.dbus_wire import unix_path
+from idle_sense.platform.dbus_address import session_address, unix_path
 from idle_sense.platform.keepers import KEEPERS, Inhibited
 from idle_sense.platform.mpris import Players
 from idle_sense.platform.programs import own_uid
@@ -24,6 +23,8 @@ class Desktop:
     """One session bus."""
 
     def __init__(self, address: str, uid: int, now: Callable[[], float]) -> None:
+        from idle_sense.platform.dbus import Bus  # noqa: PLC0415 - and jeepney with it, where there is a bus
+
         self.uid = uid
         self._now = now
         self._bus = Bus(address, as_user=None if uid == own_uid() else uid, now=now)

@@ -11,16 +11,19 @@ import re
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from idle_sense.facts import Reading, Screen, Seat
-from idle_sense.platform import x11
 from idle_sense.platform.gamepads import SOURCE as GAMEPADS
 from idle_sense.platform.gamepads import Gamepads
 from idle_sense.platform.logind import Session, sessions
-from idle_sense.platform.wayland_desktop import Place, WaylandDesktop
+from idle_sense.platform.wayland_place import Place
 from idle_sense.probes.bundle import Polled
 from idle_sense.types import Verified
+
+if TYPE_CHECKING:
+    from idle_sense.platform import x11
+    from idle_sense.platform.wayland_desktop import WaylandDesktop
 
 LOOK_AROUND_S = 1.0
 """How often displays and sessions are looked for anew."""
@@ -78,6 +81,7 @@ class Displays(Polled):
         self._is_guest = is_guest
         self._environ = os.environ if environ is None else environ
         self._places = places or Places()
+        # What speaks with a kind of display is loaded when there is one.
         self._clients: dict[int, x11.IdleClient] = {}
         self._sessions: tuple[Session, ...] = ()
         self._desktops: dict[Place, WaylandDesktop] = {}
@@ -173,15 +177,25 @@ class Displays(Polled):
         for place in self._desktops.keys() - places:
             self._desktops.pop(place).close()
         for place in sorted(places - self._desktops.keys(), key=lambda place: place.name):
-            self._desktops[place] = WaylandDesktop(place, is_guest=self._is_guest, environ=self._environ)
+            self._desktops[place] = self._desktop(place)
         numbers = self._numbers()
         for number in self._clients.keys() - numbers:
             self._clients.pop(number).close()
         for number in sorted(numbers - self._clients.keys()):
-            self._clients[number] = x11.IdleClient(
-                self._address(number),
-                cookies=lambda pid, number=number: self._cookies(number, pid),
-            )
+            self._clients[number] = self._client(number)
+
+    def _desktop(self, place: Place) -> "WaylandDesktop":
+        from idle_sense.platform.wayland_desktop import WaylandDesktop  # noqa: PLC0415
+
+        return WaylandDesktop(place, is_guest=self._is_guest, environ=self._environ)
+
+    def _client(self, number: int) -> "x11.IdleClient":
+        from idle_sense.platform.x11 import IdleClient  # noqa: PLC0415
+
+        return IdleClient(
+            f"{self._places.sockets}/X{number}",
+            cookies=lambda pid: self._cookies(number, pid),
+        )
 
     def _numbers(self) -> set[int]:
         """X displays to ask. Those beside a Wayland desktop are its own, and asking would start its X server."""
@@ -242,7 +256,7 @@ class Displays(Polled):
             return own
         return f"{self._places.runtimes}/{session.uid}"
 
-    def _x_seat(self, number: int, client: x11.IdleClient) -> Seat | None:
+    def _x_seat(self, number: int, client: "x11.IdleClient") -> Seat | None:
         """The display as a seat; None where it is none."""
         name = f":{number}"
         source = f"x11 {name}"
@@ -288,16 +302,13 @@ class Displays(Polled):
             session.role == "user" and (session.active or session.remote) for session in here
         )
 
-    def _advice(self, name: str, client: x11.IdleClient) -> str:
+    def _advice(self, name: str, client: "x11.IdleClient") -> str:
         if client.absent:
             return f"unset DISPLAY (it names {name}), or start the display server"
         if client.refused:
             user = self._environ.get("USER") or self._environ.get("LOGNAME") or "this user"
             return f"start this program as the desktop's own user, or let it in: xhost +si:localuser:{user} on {name}"
         return "restart the display server, or end what blocks it"
-
-    def _address(self, number: int) -> str:
-        return f"{self._places.sockets}/X{number}"
 
     def _is_compositor(self, pid: int | None) -> bool:
         """By the program's name, read once a second."""
@@ -315,6 +326,8 @@ class Displays(Polled):
 
     def _cookies(self, number: int, pid: int | None) -> list[bytes]:
         """From this user's own file, then from the one that the server was started with, where this user may read it."""
+        from idle_sense.platform.x11 import cookies_in  # noqa: PLC0415
+
         paths = [self._environ.get("XAUTHORITY") or os.path.expanduser("~/.Xauthority")]  # noqa: PTH111
         if pid is not None:
             try:
@@ -325,5 +338,5 @@ class Displays(Polled):
             paths += [os.fsdecode(after) for word, after in itertools.pairwise(words) if word == b"-auth"]
         found: list[bytes] = []
         for path in paths:
-            found += [cookie for cookie in x11.cookies_in(path, number) if cookie not in found]
+            found += [cookie for cookie in cookies_in(path, number) if cookie not in found]
         return found

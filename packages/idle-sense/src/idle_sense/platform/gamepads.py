@@ -6,7 +6,6 @@ without a hand (Linux input documentation: evdev, EVIOCSMASK).
 """
 
 import contextlib
-import ctypes
 import os
 import re
 import struct
@@ -152,6 +151,7 @@ def _mask(descriptor: int) -> bool:
     """Keeps sticks and sensors from waking anybody; False: the kernel (before 4.4) or the file does not know how."""
     if sys.platform == "win32":
         return False
+    import ctypes  # noqa: PLC0415 - most machines have no gamepad
     import fcntl  # noqa: PLC0415 - not on Windows
 
     kinds = _bits((_EV_SYN, _EV_KEY, _EV_ABS), 32)

@@ -6,13 +6,16 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from idle_sense.platform.drm import DrmCards
 from idle_sense.platform.drm_clients import DrmClients
 from idle_sense.platform.gpu_devices import SILENT, GpuDevice, find, sees_all_processes, text
-from idle_sense.platform.gpu_nvidia import NvidiaCards
 from idle_sense.platform.gpus import GpuSample, GpuUnreadable, ProgramUse, whole_ratio
 from idle_sense.types import Verified
+
+if TYPE_CHECKING:
+    from idle_sense.platform.gpu_nvidia import NvidiaCards
 
 FIND_EVERY_S = 60.0
 """Between two looks for cards that came or went."""
@@ -42,13 +45,13 @@ class LinuxGpus:
         *,
         sysfs: Path = Path("/sys"),
         proc: Path = Path("/proc"),
-        nvidia: NvidiaCards | None = None,
+        nvidia: "NvidiaCards | None" = None,
         now_s: Callable[[], float] = time.monotonic,
         sees_all: Callable[[], bool] = sees_all_processes,
     ) -> None:
         self._sysfs = sysfs
         self._now_s = now_s
-        self._nvidia = nvidia or NvidiaCards(now_s=now_s)
+        self._nvidia = nvidia
         self._drm = DrmCards(now_s=now_s)
         self._clients = DrmClients(proc=proc, now_s=now_s)
         self._sees_all = sees_all
@@ -108,8 +111,8 @@ class LinuxGpus:
         ]
         cards = [by_name[sample.name] for sample in asked if by_name[sample.name].driver == "nvidia"]
         taken = [sample for sample in asked if by_name[sample.name] in cards]
-        for sample in self._nvidia.programs(cards, taken):
-            found[sample.name] = sample
+        if cards:
+            found |= {sample.name: sample for sample in self._of_nvidia().programs(cards, taken)}
         drm = [sample for sample in asked if by_name[sample.name] not in cards]
         if drm:
             seen = self._clients.look() if self._sees_all() else None
@@ -122,7 +125,16 @@ class LinuxGpus:
         return tuple(f"{device.name}: {self._way(device)}." for device in self._devices)
 
     def close(self) -> None:
-        self._nvidia.close()
+        if self._nvidia is not None:
+            self._nvidia.close()
+
+    def _of_nvidia(self) -> "NvidiaCards":
+        if self._nvidia is None:
+            # ctypes and the rest are worth their memory only where there is such a card.
+            from idle_sense.platform.gpu_nvidia import NvidiaCards  # noqa: PLC0415
+
+            self._nvidia = NvidiaCards(now_s=self._now_s)
+        return self._nvidia
 
     def _find(self, now_s: float) -> None:
         self._found_at_s = now_s
@@ -141,7 +153,9 @@ class LinuxGpus:
             elif now_s >= self._left_alone_until_s.get(device.name, now_s) or self._woke(device):
                 due.append(device)
         fresh = [self._drm.sample(device) for device in due if device.driver != "nvidia"]
-        fresh += self._nvidia.samples([device for device in due if device.driver == "nvidia"])
+        cards = [device for device in due if device.driver == "nvidia"]
+        if cards:
+            fresh += self._of_nvidia().samples(cards)
         taken = {sample.name: sample for sample in fresh}
         for device in due:
             before, sample = self._taken.get(device.name), taken[device.name]
@@ -196,7 +210,7 @@ class LinuxGpus:
         return taken is None or taken.tells
 
     def _back_end(self, device: GpuDevice) -> str:
-        return f"NVML {self._nvidia.version}".rstrip() if device.driver == "nvidia" else device.driver
+        return f"NVML {self._of_nvidia().version}".rstrip() if device.driver == "nvidia" else device.driver
 
     def _way(self, device: GpuDevice) -> str:
         taken = self._taken.get(device.name)

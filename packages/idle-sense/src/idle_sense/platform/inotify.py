@@ -1,7 +1,6 @@
 """Changes of files and folders, told by the kernel (inotify(7)): one file descriptor, nothing to poll."""
 
 import contextlib
-import ctypes
 import os
 import struct
 import sys
@@ -39,11 +38,15 @@ class Inotify:
         self.problem = ""
         """Why nothing can be watched; empty while all is well."""
         self._paths: dict[int, str] = {}
+        import ctypes  # noqa: PLC0415 - many machines have nothing to watch
+
+        self._errno = ctypes.get_errno
         self._library = ctypes.CDLL(None, use_errno=True)
+        self._library.inotify_add_watch.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
         self._fd: int | None = None
         descriptor = int(self._library.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC))
         if descriptor < 0:
-            self.problem = os.strerror(ctypes.get_errno())
+            self.problem = os.strerror(self._errno())
         else:
             self._fd = descriptor
 
@@ -58,9 +61,9 @@ class Inotify:
         """Whether ``path`` is watched now. inotify(7) asks for the right to read it."""
         if self._fd is None:
             return False
-        number = int(self._library.inotify_add_watch(self._fd, os.fsencode(path), ctypes.c_uint32(mask)))
+        number = int(self._library.inotify_add_watch(self._fd, os.fsencode(path), mask))
         if number < 0:
-            self.problem = os.strerror(ctypes.get_errno())
+            self.problem = os.strerror(self._errno())
             return False
         self._paths[number] = path
         return True

@@ -7,10 +7,12 @@ within Wayland, where no other program sees them.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from idle_sense.platform.dbus import Bus
 from idle_sense.platform.dbus_answers import LOST, SILENCE, Call, Name, Subscription
+
+if TYPE_CHECKING:
+    from idle_sense.platform.dbus import Bus
 
 REFRESH_S = 9.0
 CALM_S = 0.2
@@ -69,7 +71,7 @@ KEEPERS = (
 class Inhibited:
     """One keeper, asked over a ``Bus`` that somebody else polls."""
 
-    def __init__(self, bus: Bus, keeper: Keeper, now: Callable[[], float]) -> None:
+    def __init__(self, bus: "Bus", keeper: Keeper, now: Callable[[], float]) -> None:
         self._bus = bus
         self._keeper = keeper
         self._now = now

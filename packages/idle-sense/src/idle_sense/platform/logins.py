@@ -7,15 +7,18 @@ desktop that could be locked.
 import os
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from idle_sense.facts import Reading, Session
 from idle_sense.platform import logind, utmp
-from idle_sense.platform.dbus import Bus, system_address
+from idle_sense.platform.dbus_address import system_address
 from idle_sense.platform.dbus_answers import LOST, SILENCE, Call
 from idle_sense.platform.inotify import IN_CLOSE_WRITE, IN_CREATE, IN_DELETE, IN_MOVED_TO, Inotify
 from idle_sense.probes.bundle import Polled
 from idle_sense.types import Capability
+
+if TYPE_CHECKING:
+    from idle_sense.platform.dbus import Bus
 
 REREAD_S = 10.0
 """How often files are read that nothing was told about, where the kernel tells."""
@@ -147,6 +150,8 @@ class Logins(Polled):
         """Keeps the locks of these sessions up to date; why it cannot, empty while all is well or nothing is to be expected."""
         first = self._bus is None
         if self._bus is None:
+            from idle_sense.platform.dbus import Bus  # noqa: PLC0415 - and jeepney with it, where there is a desktop
+
             self._bus = Bus(system_address(self._environ), now=self._now)
             self._changes = self._bus.subscribe(
                 sender=_LOGIN,

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from idle_sense.platform.dbus import Bus
 from idle_sense.platform.dbus_answers import LOST, SILENCE, Call
+
+if TYPE_CHECKING:
+    from idle_sense.platform.dbus import Bus
 
 PREFIX = "org.mpris.MediaPlayer2"
 REFRESH_S = 9.0
@@ -30,7 +32,7 @@ class _Player:
 class Players:
     """Asked over a ``Bus`` that somebody else polls."""
 
-    def __init__(self, bus: Bus, now: Callable[[], float]) -> None:
+    def __init__(self, bus: "Bus", now: Callable[[], float]) -> None:
         self._bus = bus
         self._now = now
         self._players: dict[str, _Player] = {}

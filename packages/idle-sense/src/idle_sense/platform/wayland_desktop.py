@@ -5,13 +5,13 @@ import re
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 
 from idle_sense.facts import Reading, Seat
 from idle_sense.platform import wayland
 from idle_sense.platform.acting import may_act_as
 from idle_sense.platform.dbus import Bus
 from idle_sense.platform.mutter import MutterIdle
+from idle_sense.platform.wayland_place import Place
 
 LOOK_AROUND_S = 1.0
 INHIBITOR_PROBLEM = "a program that keeps the screen on looks like input here"
@@ -23,19 +23,6 @@ LACKING_ADVICE = (
     "use a compositor with ext-idle-notify (KDE Plasma 5.27, sway 1.8, Hyprland, niri, COSMIC and later) or GNOME, or log in to "
     "an X11 session, or use the server policy if nobody sits at this machine"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a Wayland desktop is."""
-
-    name: str
-    """Of the seat: ``Wayland session 3 of ada``."""
-    user: str
-    folder: str
-    """Its user's runtime folder, ``/run/user/1000``, where sockets are."""
-    socket: str = ""
-    """The one socket that is meant; empty: any in the folder."""
 
 
 class WaylandDesktop:

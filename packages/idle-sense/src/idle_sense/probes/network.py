@@ -10,6 +10,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from idle_sense.facts import Network, Reading
+from idle_sense.platform.dbus_address import system_address
 from idle_sense.probes.bundle import Polled
 from idle_sense.types import Capability, Verified
 
@@ -97,7 +98,7 @@ class NetworkManagerProbe(Polled):
 
     def _connect(self) -> "Bus":
         # jeepney is worth its memory only where there is somebody to ask.
-        from idle_sense.platform.dbus import Bus, system_address  # noqa: PLC0415
+        from idle_sense.platform.dbus import Bus  # noqa: PLC0415
 
         self._bus = bus = Bus(self._address or system_address(os.environ))
         self._changes = bus.subscribe(
