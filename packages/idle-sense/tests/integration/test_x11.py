@@ -20,7 +20,7 @@ from fake_bus import Misbehaving
 from fake_compositor import Compositor
 
 from idle_sense.facts import Screen, Seat
-from idle_sense.platform.displays import Displays, Places
+from idle_sense.platform.displays import LOOK_ANYWAY_S, Displays, Places
 from idle_sense.platform.x11 import GIVE_UP_S, IdleClient
 
 
@@ -215,6 +215,40 @@ def misbehave(tmp_path: Path) -> Iterator[Callable[..., Misbehaving]]:
     yield start
     for one in started:
         one.close()
+
+
+def test_a_display_that_comes_in_the_moment_of_a_look_is_seen_by_the_next(
+    misbehave: Callable, tmp_path: Path
+) -> None:
+    """Its folder's time of change may be the same as before, to the kernel's tick."""
+    displays = looking({}, sockets=str(tmp_path))
+    tick_ns = time.time_ns()
+    os.utime(tmp_path, ns=(tick_ns, tick_ns))
+    displays.read(100.0)
+    misbehave()
+    os.utime(tmp_path, ns=(tick_ns, tick_ns))
+    displays.read(101.0)
+    assert 9 in displays._clients
+    displays.close()
+
+
+def test_folders_that_have_not_changed_are_looked_into_seldom_and_all_the_same(
+    misbehave: Callable, tmp_path: Path
+) -> None:
+    long_ago = (1e9, 1e9)
+    os.utime(tmp_path, long_ago)
+    displays = looking({}, sockets=str(tmp_path))
+    displays.read(100.0)
+    misbehave()
+    os.utime(tmp_path, long_ago)
+    displays.read(105.0)
+    assert 9 not in displays._clients
+    displays.read(100.0 + LOOK_ANYWAY_S)
+    assert 9 in displays._clients
+    (tmp_path / "X9").unlink()
+    displays.read(101.0 + LOOK_ANYWAY_S)
+    assert displays._clients == {}
+    displays.close()
 
 
 def test_a_server_that_accepts_and_never_answers_blocks_nobody(misbehave: Callable, tmp_path: Path) -> None:

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from idle_sense.platform.wayland_desktop import WaylandDesktop
 
 LOOK_AROUND_S = 1.0
-"""How often displays and sessions are looked for anew."""
+"""How often displays and sessions are looked for anew, where a folder says that something has changed ..."""
+LOOK_ANYWAY_S = 10.0
+"""... and whatever the folders say."""
+COARSE_NS = 50_000_000
+"""Times of change are as coarse as the kernel's tick: of a folder that changed more recently, the next change may not show."""
 FIRST_BUDGET_S = 0.05
 BUDGET_S = 0.02
 """How long a sample waits for a display's answer; what comes later is taken by the next."""
@@ -88,11 +92,16 @@ class Displays(Polled):
         self._compositors: dict[int, bool] = {}
         self._gamepads = Gamepads(devices=self._places.devices, classes=self._places.classes)
         self._looked_at_s: float | None = None
+        self._looked_all_at_s = 0.0
+        self._changed_ns: tuple[int, ...] = ()
+        """When the folders last changed that were looked into; empty: too recently to know."""
+        self._runtimes: tuple[str, ...] = ()
+        """Users' folders that were looked into."""
         self._seats: tuple[Seat, ...] | None = None
 
     def read(self, now_s: float) -> Reading[tuple[Seat, ...]]:
         if self._looked_at_s is None or not 0 <= now_s - self._looked_at_s < LOOK_AROUND_S - 0.05:
-            self._look_around()
+            self._look_around_if_due(now_s)
             self._looked_at_s = now_s
         began_s = time.monotonic()
 
@@ -170,8 +179,32 @@ class Displays(Polled):
         self._gamepads.close()
         self._looked_at_s = None
 
-    def _look_around(self) -> None:
+    def _look_around_if_due(self, now_s: float) -> None:
         self._compositors.clear()
+        # Read before the folders: what changes meanwhile shows at the next look.
+        changed_ns = self._changes_ns()
+        if (
+            self._looked_at_s is not None
+            and 0 <= now_s - self._looked_all_at_s < LOOK_ANYWAY_S
+            and changed_ns == self._changed_ns != ()
+        ):
+            return
+        self._changed_ns = () if max(changed_ns) > time.time_ns() - COARSE_NS else changed_ns
+        self._looked_all_at_s = now_s
+        self._look_around()
+
+    def _changes_ns(self) -> tuple[int, ...]:
+        """Of the folders in which displays and sessions come and go; -1: not there."""
+        places = self._places
+        found: list[int] = []
+        for folder in (places.sockets, places.sessions, places.runtimes, *self._runtimes):
+            try:
+                found.append(os.stat(folder).st_mtime_ns)  # noqa: PTH116 - in the loop
+            except OSError:
+                found.append(-1)
+        return tuple(found)
+
+    def _look_around(self) -> None:
         self._sessions = sessions(self._places.sessions)
         places = self._wayland_places()
         for place in self._desktops.keys() - places:
@@ -214,6 +247,7 @@ class Displays(Polled):
 
     def _wayland_places(self) -> set[Place]:
         """Wayland desktops that somebody may sit at."""
+        self._runtimes = ()
         kinds = ("wayland", "mir")
         if any(session.kind in kinds for session in self._sessions):
             return {
@@ -231,8 +265,9 @@ class Displays(Polled):
             folders |= {f"{self._places.runtimes}/{name}" for name in os.listdir(self._places.runtimes)}  # noqa: PTH208
         except OSError:
             folders |= set()
+        self._runtimes = tuple(sorted(filter(None, folders)))
         found: set[Place] = set()
-        for folder in filter(None, folders):
+        for folder in self._runtimes:
             try:
                 names = os.listdir(folder)  # noqa: PTH208 - in the loop
             except OSError:

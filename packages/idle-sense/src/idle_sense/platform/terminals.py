@@ -20,6 +20,8 @@ SETTLED_S = 1.0
 """A guest opens a terminal before it makes it its own: with guests about, a new terminal counts from this age on."""
 NAMED_S = 3.0
 """A login notes whose a terminal is after it was opened: asked once at once, and once more at this age."""
+FIXED_EVERY_S = 60.0
+"""How often it is asked which terminals are always there."""
 VIRTUAL_CONSOLES = tuple(f"/dev/tty{number}" for number in range(1, 13))
 
 
@@ -60,7 +62,9 @@ class Terminals:
         self._processes = processes
         self._folder = folder
         self._pattern = re.compile(pattern)
-        self._fixed = fixed
+        self._ask_fixed = fixed
+        self._fixed: tuple[str, ...] = ()
+        self._fixed_at_s: float | None = None
         self._owner = owner
         self._wall_s = wall_s
         self._seen: dict[str, _Seen] = {}
@@ -95,10 +99,12 @@ class Terminals:
             advice = f"let this user list {self._folder}"
             return Reading[tuple[Terminal, ...]].missing(self.name, str(error), advice)
         paths = [f"{self._folder}/{name}" for name in names if self._pattern.fullmatch(name)]
+        if self._fixed_at_s is None or not 0 <= now_s - self._fixed_at_s < FIXED_EVERY_S:
+            self._fixed, self._fixed_at_s = self._ask_fixed(), now_s
         wall_s = self._wall_s()
         seen: dict[str, _Seen] = {}
         devices: dict[str, int] = {}
-        for path in (*paths, *self._fixed()):
+        for path in (*paths, *self._fixed):
             try:
                 facts = os.stat(path)  # noqa: PTH116 - in the loop
             except OSError:
