@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pynvml
 import pytest
 from fake_gpus import NVIDIA, Clock, Machine, compile_driver, guests
 
@@ -464,7 +465,6 @@ def test_layouts_are_those_of_nvml_h() -> None:
 
 
 def test_layouts_and_codes_are_those_of_nvidias_own_binding() -> None:
-    pynvml = pytest.importorskip("pynvml", reason="nvidia-ml-py (the extra gpu) is not installed")
     pairs = (
         (nvml.Utilization, pynvml.c_nvmlUtilization_t),
         (nvml.MemoryInfo, pynvml.c_nvmlMemory_t),

@@ -1,7 +1,7 @@
 """NVIDIA's management library (NVML), as far as this library needs it, by ctypes.
 
 A binding of our own: the calls are a dozen, the driver brings the library, and so a machine that lends its card needs no further
-package (nvidia-ml-py, the extra ``gpu``, is the whole of NVML in 8,000 lines, and binds one version of each call, where an older
+package (nvidia-ml-py is the whole of NVML in 8,000 lines, and binds one version of each call, where an older
 driver may have only the one before). Names and layouts are those of nvml.h.
 
 Every call may hang in the driver: only for threads that may be kept waiting.
