@@ -34,6 +34,14 @@ serve(SchedulerConfig(
 """
 
 
+@pytest.fixture(autouse=True, scope="session")
+def private_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What agents of these tests learn and say of themselves is not this user's affair."""
+    with pytest.MonkeyPatch.context() as changes:
+        changes.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 def unused_port() -> int:
     """A TCP port of 127.0.0.1 that nobody listened on a moment ago."""
     with contextlib.closing(socket.socket()) as probe:

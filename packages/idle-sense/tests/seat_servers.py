@@ -16,6 +16,7 @@ from fake_compositor import Compositor, message, text, words
 from fake_mutter import Mutter
 from jeepney import DBusAddress, new_method_call
 from jeepney.io.blocking import open_dbus_connection
+from processes import end
 
 from idle_sense.facts import Seat
 from idle_sense.platform.display_client import DisplayClient
@@ -78,8 +79,7 @@ class Server:
     def close(self) -> None:
         self.displays.close()
         if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
-            self.crash()
+            end(self.process)
 
     def session_of_wayland(self) -> Path:
         """A session as logind writes it down; returns its user's runtime folder."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from processes import end
 
 
 class XServer:
@@ -64,8 +65,7 @@ def start_x(tmp_path: Path) -> Iterator[Callable[..., XServer]]:
 
     yield start
     for process in started:
-        process.kill()
-        process.wait(timeout=30)
+        end(process)
 
 
 @pytest.fixture

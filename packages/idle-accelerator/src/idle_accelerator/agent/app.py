@@ -31,6 +31,7 @@ from idle_accelerator.errors import Conflict, InvalidInput, Unavailable
 from idle_accelerator.wire.nodes import Enrolled, NodeFacts, Offer
 from idle_accelerator.wire.reasons import reason, render
 from idle_sense import InvalidPolicy, Monitor, Policy
+from idle_sense.history import History
 
 _log = logging.getLogger(__name__)
 IDENTITY_FILE = "identity.json"
@@ -235,11 +236,12 @@ class _Agent:
 
     def _write_status(self, *, lending: str | None = None) -> None:
         now = self._owner.now()
+        troubles = self._runner.troubles() if self._runner is not None else ()
         status = AgentStatus(
             pid=os.getpid(),
             word_id=self._owner.word_id,
             lending=lending or now.lending,
-            sentences=tuple(render(item) for item in now.reasons),
+            sentences=tuple(render(item) for item in (*now.reasons, *troubles)),
             running=self._runner.hand.running_count if self._runner is not None else 0,
             frozen=self._runner.hand.frozen_count if self._runner is not None else 0,
             node_id=self._identity.node_id if self._identity is not None else "",
@@ -259,7 +261,9 @@ async def _run(config: AgentConfig, policy: Policy) -> None:
     if config.lend_for_s is not None:
         control.give_word(config.data_dir, OwnerWord(kind="lend", for_s=config.lend_for_s))
     sandbox = open_sandbox()
-    monitor = Monitor(policy)
+    # What this machine's days are like is learned here too: `idle-sense forecast` rests on it.
+    history = History.native(policy.name)
+    monitor = Monitor(policy, history=history)
     link = Link(config.scheduler_url, on_moved=monitor.guests().sent)
     journal = Journal(config.data_dir / "journal.jsonl")
     journal.open()
@@ -303,7 +307,9 @@ async def _run(config: AgentConfig, policy: Policy) -> None:
             outbox, lambda on_change: Runner(shop, limits, owner.now(), on_change=on_change)
         )
     finally:
+        await workspaces.close()
         await asyncio.to_thread(monitor.close)
+        await asyncio.to_thread(history.close)
         await sandbox.close()
         journal.close()
         await link.close()
