@@ -297,7 +297,8 @@ class Wire(DisplayClient):
 
     def say(self, data: bytes) -> None:
         self._send(data)
-        self._flush()
+        assert self._socket is not None
+        self._socket.flush()
         self._receive()
 
 

@@ -3,8 +3,7 @@
 SenseError                     message, field, hint: what is wrong, where, and what to do next
 ├── InvalidPolicy              a policy's field has no sensible value
 ├── InvalidHistory             a file of habits that this version cannot have written
-├── InvalidTrace               a recorded trace is broken; line: where
-└── DisplayError               a display server refused, ended or broke the protocol; probes turn it into a reading
+└── InvalidTrace               a recorded trace is broken; line: where
 
 What a machine does not let us read is no error: it is a Reading without a value, and counts as busy.
 """
@@ -54,12 +53,3 @@ class InvalidTrace(SenseError, ValueError):
         super().__init__(f"line {line}: {message}.", hint="Record it anew, or cut it off before that line.")
         self.line = line
         """Counted from 1."""
-
-
-class DisplayError(SenseError):
-    code = "display"
-
-    def __init__(self, message: str, *, hint: str, refused: bool = False) -> None:
-        super().__init__(message, hint=hint)
-        self.refused = refused
-        """The server answered and does not let this user in; another credential may."""

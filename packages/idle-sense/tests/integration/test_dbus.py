@@ -22,7 +22,8 @@ from fake_bus import Daemon, Misbehaving, Service, until
 from idle_sense.platform.dbus import GIVE_UP_S, Bus
 from idle_sense.platform.dbus_address import session_address, system_address, unix_path
 from idle_sense.platform.dbus_answers import LOST, SILENCE
-from idle_sense.platform.dbus_wire import BusError, call_bytes, take_message
+from idle_sense.platform.dbus_wire import call_bytes, take_message
+from idle_sense.platform.local_socket import ServerProblem
 
 WHO = ("org.example.Echo", "/org/example/Echo", "org.example.Echo")
 
@@ -418,6 +419,6 @@ def test_bytes_changed_anywhere_are_a_message_or_a_problem() -> None:
             data[source.randrange(len(data))] = source.randrange(256)
         try:
             take_message(data)
-        except BusError:
+        except ServerProblem:
             problems += 1
     assert problems > 100

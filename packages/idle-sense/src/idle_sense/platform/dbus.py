@@ -9,8 +9,6 @@ Questions start no service: who is not there is not asked.
 """
 
 import os
-import select
-import socket
 import sys
 import time
 from collections.abc import Callable, Collection
@@ -19,7 +17,8 @@ from typing import Any
 from idle_sense.platform.acting import acting_as
 from idle_sense.platform.dbus_address import unix_path
 from idle_sense.platform.dbus_answers import LOST, SILENCE, Call, Name, Signal, Subscription
-from idle_sense.platform.dbus_wire import MOST_BYTES, BusError, Message, call_bytes, take_message
+from idle_sense.platform.dbus_wire import Message, call_bytes, take_message
+from idle_sense.platform.local_socket import MOST_BYTES, LocalSocket, ServerGone, ServerProblem
 
 PATIENCE_S = 0.05
 """How long the polls wait for one question, all in all; an answer that takes longer is taken when it has come."""
@@ -51,10 +50,9 @@ class Bus:
         self.unique_name = ""
         self._as_user = as_user
         self._now = now
-        self._socket: socket.socket | None = None
+        self._socket: LocalSocket | None = None
         self._stage = ""
         self._incoming = bytearray()
-        self._outgoing = bytearray()
         self._waiting = bytearray()
         self._calls: dict[int, Call] = {}
         self._hello: Call | None = None
@@ -120,30 +118,26 @@ class Bus:
     def poll(self, budget_s: float = 0.0) -> None:
         """Connects, sends, and takes what has come. Waits up to ``budget_s`` for answers to questions that are still young
         (``PATIENCE_S``), and never longer."""
-        assert sys.platform != "win32"  # noqa: S101 - tells type checkers what there is
         deadline_s = self._now() + budget_s
         try:
             self._connect_if_due()
             while self._socket is not None:
-                self._flush()
+                self._socket.flush()
                 self._receive()
                 self._follow_names()
                 self._expire()
                 wait_s = min(deadline_s, self._newest_s + PATIENCE_S) - self._now()
                 if wait_s <= 0 or (not self._calls and self._stage == "ready"):
                     return
-                poller = select.poll()
-                events = select.POLLIN | (select.POLLOUT if self._outgoing else 0)
-                poller.register(self._socket, events)
-                poller.poll(max(1.0, wait_s * 1000))
-        except BusError as error:
+                self._socket.wait(wait_s)
+        except ServerProblem as error:
             self._drop(error)
         except OSError as error:
-            self._drop(BusError(f"the connection broke: {error.strerror or error}"))
+            self._drop(ServerProblem(f"the connection broke: {error.strerror or error}"))
 
     def close(self) -> None:
         """Twice is once. A later ``poll`` connects anew."""
-        self._drop(BusError(""))
+        self._drop(ServerProblem(""))
         self._retry_at_s = None
 
     def _connect_if_due(self) -> None:
@@ -151,73 +145,52 @@ class Bus:
             return
         try:
             self._connect()
-        except BusError as error:
+        except ServerProblem as error:
             self._drop(error)
         except OSError as error:
-            self._drop(BusError(f"it cannot be reached: {error.strerror or error}"))
+            self._drop(ServerProblem(f"it cannot be reached: {error.strerror or error}"))
 
     def _connect(self) -> None:
         assert sys.platform != "win32"  # noqa: S101 - tells type checkers what there is
         path = unix_path(self.address)
         if path is None:
-            raise BusError(f"its address {self.address!r} is none of a Unix socket", absent=True)
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket = connection
-        connection.setblocking(False)
+            raise ServerProblem(f"its address {self.address!r} is none of a Unix socket", absent=True)
         uid = os.geteuid() if self._as_user is None else self._as_user
-        try:
-            with acting_as(self._as_user):
-                connection.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):
-            raise BusError("nobody listens there", absent=True) from None
-        except PermissionError:
-            raise BusError("this user may not connect to it", refused=True) from None
-        except BlockingIOError:
-            # unix(7): the queue of connections that nobody accepted is full.
-            raise BusError("it does not accept connections") from None
+        with acting_as(self._as_user):
+            self._socket = LocalSocket(path)
         self._stage = "auth"
         self._newest_s = self._dialled_at_s = self._now()
-        self._outgoing += b"\0AUTH EXTERNAL " + str(uid).encode().hex().encode() + b"\r\n"
-
-    def _flush(self) -> None:
-        while self._outgoing and self._socket is not None:
-            try:
-                sent = self._socket.send(self._outgoing)
-            except BlockingIOError:
-                return
-            del self._outgoing[:sent]
+        self._socket.send(b"\0AUTH EXTERNAL " + str(uid).encode().hex().encode() + b"\r\n")
 
     def _receive(self) -> None:
-        taken = 0
-        while self._socket is not None and taken < MOST_BYTES:
-            try:
-                piece = self._socket.recv(65536)
-            except BlockingIOError:
-                return
-            if not piece and self._stage == "hello":
+        connection = self._socket
+        try:
+            for piece in () if connection is None else connection.pieces():
+                self._incoming += piece
+                if self._stage == "auth":
+                    self._take_line()
+                while self._stage != "auth" and (message := take_message(self._incoming)) is not None:
+                    self._take(message)
+                if self._socket is not connection:
+                    return
+        except ServerGone:
+            if self._stage == "hello":
                 # dbus-daemon takes the name of a user whom it does not serve, and hangs up.
-                raise BusError("it does not let this user in", refused=True)
-            if not piece:
-                raise BusError("it closed the connection")
-            taken += len(piece)
-            self._incoming += piece
-            if self._stage == "auth":
-                self._take_line()
-            while self._stage != "auth" and (message := take_message(self._incoming)) is not None:
-                self._take(message)
+                raise ServerProblem("it does not let this user in", refused=True) from None
+            raise
 
     def _take_line(self) -> None:
         line, ends, rest = bytes(self._incoming).partition(b"\r\n")
         if not ends:
             if len(line) > 8192:
-                raise BusError("it speaks another protocol")
+                raise ServerProblem("it speaks another protocol")
             return
         if line.startswith(b"REJECTED"):
-            raise BusError("it does not let this user in", refused=True)
+            raise ServerProblem("it does not let this user in", refused=True)
         if not line.startswith(b"OK ") or rest:
-            raise BusError("it speaks another protocol")
+            raise ServerProblem("it speaks another protocol")
         self._incoming.clear()
-        self._outgoing += b"BEGIN\r\n"
+        self._send(b"BEGIN\r\n")
         self._stage = "hello"
         self._hello = self._ask_bus("Hello", "", ())
 
@@ -243,7 +216,7 @@ class Bus:
 
     def _begin(self, hello: Call) -> None:
         if hello.error or not hello.body:
-            raise BusError(f"it does not greet: {hello.error} {hello.text}".rstrip())
+            raise ServerProblem(f"it does not greet: {hello.error} {hello.text}".rstrip())
         self._stage = "ready"
         self.unique_name = str(hello.body[0])
         self.generation += 1
@@ -253,7 +226,7 @@ class Bus:
         for name in self._names.values():
             self._ask_owner(name)
         # What was asked before there was anybody to ask.
-        self._outgoing += self._waiting
+        self._send(self._waiting)
         self._waiting.clear()
 
     def _match(self, subscription: Subscription) -> None:
@@ -302,26 +275,36 @@ class Bus:
             self._newest_s = call.sent_at_s
         # Before the greeting is answered, the bus takes nothing else.
         early = self._stage == "auth" or (self._stage == "hello" and member != "Hello")
-        queue = self._waiting if early else self._outgoing
-        queue += data
-        if len(queue) > MOST_BYTES:
-            self._drop(BusError("it does not read what it is asked"))
+        if not early:
+            self._send(data)
+            return
+        self._waiting += data
+        if len(self._waiting) > MOST_BYTES:
+            self._drop(ServerProblem("it does not read what it is asked"))
+
+    def _send(self, data: bytes | bytearray) -> None:
+        """Nobody who asks is to hear that the bus is stuck."""
+        try:
+            if self._socket is not None:
+                self._socket.send(data)
+        except ServerProblem as problem:
+            self._drop(problem)
 
     def _expire(self) -> None:
         now_s = self._now()
         if self._stage == "auth" and now_s - self._dialled_at_s > GIVE_UP_S:
-            raise BusError("it does not answer")
+            raise ServerProblem("it does not answer")
         for serial, call in list(self._calls.items()):
             age_s = now_s - call.sent_at_s
             if call.destination == _BUS and age_s > GIVE_UP_S:
-                raise BusError("it does not answer")
+                raise ServerProblem("it does not answer")
             if age_s > GIVE_UP_S:
                 call.error, call.text, call.answered_at_s = SILENCE, f"no answer for {age_s:.0f} s", now_s
                 del self._calls[serial]
         if self._stage != "ready" and now_s - self._dialled_at_s > PATIENCE_S:
             self.problem = "it does not answer"
 
-    def _drop(self, error: BusError) -> None:
+    def _drop(self, error: ServerProblem) -> None:
         if self._socket is not None:
             self._socket.close()
         self._socket = None
@@ -331,7 +314,6 @@ class Bus:
             call.error, call.text, call.answered_at_s = LOST, error.problem, self._now()
         self._calls.clear()
         self._incoming.clear()
-        self._outgoing.clear()
         self._waiting.clear()
         for name in self._names.values():
             name.known, name.owner, name.call = False, "", None

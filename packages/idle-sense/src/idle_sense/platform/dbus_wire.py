@@ -3,19 +3,9 @@
 import struct
 from typing import Any, NamedTuple
 
-MOST_BYTES = 4 << 20
-"""The largest message that is taken; the specification allows 128 MiB, which nobody sends to a watcher."""
+from idle_sense.platform.local_socket import MOST_BYTES, ServerProblem
+
 _NO_REPLY_EXPECTED, _NO_AUTO_START = 1, 2
-
-
-class BusError(Exception):
-    """The bus refused, ended or broke the protocol; ``Bus`` keeps it as its problem and raises it to nobody."""
-
-    def __init__(self, problem: str, *, refused: bool = False, absent: bool = False) -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.refused = refused
-        self.absent = absent
 
 
 class Message(NamedTuple):
@@ -53,17 +43,17 @@ def call_bytes(
 
 
 def take_message(buffer: bytearray) -> Message | None:
-    """Takes the first message off the buffer; None: it is not whole yet. Raises BusError for bytes that are no message."""
+    """Takes the first message off the buffer; None: it is not whole yet. Raises ServerProblem for bytes that are no message."""
     if len(buffer) < 16:
         return None
     order = {0x6C: "<", 0x42: ">"}.get(buffer[0])
     if order is None or not 1 <= buffer[1] <= 4 or buffer[3] != 1:
-        raise BusError("it speaks another protocol")
+        raise ServerProblem("it speaks another protocol")
     (body_bytes,) = struct.unpack_from(order + "I", buffer, 4)
     (field_bytes,) = struct.unpack_from(order + "I", buffer, 12)
     length = 16 + field_bytes + -field_bytes % 8 + body_bytes
     if length > MOST_BYTES:
-        raise BusError("it sends more than a watcher can take")
+        raise ServerProblem("it sends more than a watcher can take")
     if len(buffer) < length:
         return None
     data = bytes(buffer[:length])
@@ -88,7 +78,7 @@ def _parsed(data: bytes) -> Message:
         )
     except (ValueError, KeyError, IndexError, TypeError, AssertionError, struct.error, RecursionError):
         # All that jeepney raises for bytes that are no message.
-        raise BusError("it speaks another protocol") from None
+        raise ServerProblem("it speaks another protocol") from None
 
 
 def _jeepney() -> Any:

@@ -4,17 +4,13 @@ An answer that is late is taken at a later poll, and what was known grows old me
 answers cannot block anybody.
 """
 
-import contextlib
-import select
-import socket
 import struct
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from idle_sense.errors import DisplayError
+from idle_sense.platform.local_socket import LocalSocket, ServerProblem
 
 PATIENCE_S = 0.05
 """How long the polls wait for one answer, all in all."""
@@ -25,7 +21,7 @@ RETRY_S = 1.0
 QUIET_S = 1.0
 """The first input after so long without is told at once, as an event; input that follows input is not."""
 MOST_BYTES = 1 << 20
-"""Of one message, and of what waits to be read."""
+"""Of one message."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +49,8 @@ class DisplayClient(ABC):
         """The server's process, where the system tells."""
         self.retry_s = RETRY_S
         self._now = now
-        self._socket: socket.socket | None = None
+        self._socket: LocalSocket | None = None
         self._received = bytearray()
-        self._outgoing = bytearray()
         self._sent_at_s = 0.0
         self._retry_at_s: float | None = None
 
@@ -64,13 +59,13 @@ class DisplayClient(ABC):
         is still young. Never raises for what a server does."""
         try:
             self._poll(budget_s)
-        except DisplayError as error:
-            self._drop(error.message, refused=error.refused)
+        except ServerProblem as error:
+            self._drop(error)
         except (struct.error, IndexError, UnicodeDecodeError):
             # Lengths inside a message that do not fit the message.
-            self._drop("it speaks another protocol")
+            self._drop(ServerProblem("it speaks another protocol"))
         except OSError as error:
-            self._drop(f"the connection broke: {error.strerror or error}")
+            self._drop(ServerProblem(f"the connection broke: {error.strerror or error}"))
 
     def age_s(self, answer: Answer) -> float:
         """How long ago the answer was true, at the least favourable: since its question was sent."""
@@ -86,7 +81,6 @@ class DisplayClient(ABC):
             self._socket.close()
             self._socket = None
         self._received.clear()
-        self._outgoing.clear()
 
     # What the subclass speaks.
 
@@ -104,7 +98,7 @@ class DisplayClient(ABC):
 
     @abstractmethod
     def _length(self) -> int | None:
-        """How long the message that begins ``_received`` is; None: not known yet. Raises DisplayError for nonsense."""
+        """How long the message that begins ``_received`` is; None: not known yet. Raises ServerProblem for nonsense."""
 
     @abstractmethod
     def _take(self, message: bytes) -> None:
@@ -117,7 +111,6 @@ class DisplayClient(ABC):
     # The rest is the same for all.
 
     def _poll(self, budget_s: float) -> None:
-        assert sys.platform != "win32"  # noqa: S101 - tells type checkers that there is poll(2)
         deadline_s = self._now() + budget_s
         if self._socket is None:
             if self._retry_at_s is not None and self._now() < self._retry_at_s:
@@ -130,93 +123,54 @@ class DisplayClient(ABC):
                 self._begin()
                 self._ask()
         while self._socket is not None:
-            self._flush()
+            self._socket.flush()
             self._receive()
             if not self._outstanding():
                 return
             waited_s = self._now() - self._sent_at_s
             if waited_s > GIVE_UP_S:
-                raise DisplayError(f"no answer for {waited_s:.0f} s", hint="")
+                raise ServerProblem(f"no answer for {waited_s:.0f} s")
             wait_s = min(deadline_s, self._sent_at_s + PATIENCE_S) - self._now()
             if wait_s <= 0:
                 if waited_s > PATIENCE_S / 2:
                     self.problem = "it does not answer"
                 return
-            poller = select.poll()
-            poller.register(self._socket, select.POLLIN | (select.POLLOUT if self._outgoing else 0))
-            poller.poll(max(1.0, wait_s * 1000))
+            self._socket.wait(wait_s)
 
     def _begin(self) -> None:
         """A question begins now."""
         self._sent_at_s = self._now()
 
     def _connect(self) -> None:
-        assert sys.platform != "win32"  # noqa: S101 - tells type checkers that there are Unix sockets
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket = connection
-        connection.setblocking(False)
         self._begin()
-        try:
-            connection.connect(self.address)
-        except (FileNotFoundError, ConnectionRefusedError):
-            self.absent = True
-            raise DisplayError("nobody listens there", hint="") from None
-        except PermissionError:
-            self.absent = False
-            raise DisplayError("this user may not connect to it", hint="", refused=True) from None
-        except BlockingIOError:
-            # unix(7): the queue of connections that nobody accepted is full.
-            raise DisplayError("it does not accept connections", hint="") from None
+        connection = self._socket = LocalSocket(self.address)
         self.absent = False
-        self.peer_pid = _peer_pid(connection)
+        self.peer_pid = connection.peer_pid
         self._greet()
 
     def _send(self, data: bytes) -> None:
-        self._outgoing += data
-        if len(self._outgoing) > MOST_BYTES:
-            raise DisplayError("it does not read what it is asked", hint="")
-
-    def _flush(self) -> None:
-        while self._outgoing and self._socket is not None:
-            try:
-                sent = self._socket.send(self._outgoing)
-            except BlockingIOError:
-                return
-            del self._outgoing[:sent]
+        if self._socket is not None:
+            self._socket.send(data)
 
     def _receive(self) -> None:
         """Takes all whole messages that have come."""
-        taken = 0
-        while self._socket is not None and taken < MOST_BYTES:
-            try:
-                piece = self._socket.recv(65536)
-            except BlockingIOError:
-                return
-            if not piece:
-                raise DisplayError("it closed the connection", hint="")
-            taken += len(piece)
+        connection = self._socket
+        for piece in () if connection is None else connection.pieces():
             self._received += piece
             while (length := self._length()) is not None and len(self._received) >= length:
                 message = bytes(self._received[:length])
                 del self._received[:length]
                 self._take(message)
             if length is not None and length > MOST_BYTES:
-                raise DisplayError("it speaks another protocol", hint="")
+                raise ServerProblem("it speaks another protocol")
+            if self._socket is not connection:
+                # What it said made us leave it.
+                return
 
-    def _drop(self, problem: str, *, refused: bool = False) -> None:
+    def _drop(self, problem: ServerProblem) -> None:
         self.close()
         self._forget()
-        self.problem = problem
-        self.refused = refused
+        self.problem, self.refused = problem.problem, problem.refused
+        if problem.absent or problem.refused:
+            self.absent = problem.absent
         self._retry_at_s = self._now() + self.retry_s
-
-
-def _peer_pid(connection: socket.socket) -> int | None:
-    """unix(7), SO_PEERCRED: who called listen(2)."""
-    option = getattr(socket, "SO_PEERCRED", None)
-    if option is None:
-        return None
-    with contextlib.suppress(OSError):
-        pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, option, 12))
-        return pid if pid > 0 else None
-    return None

@@ -5,13 +5,12 @@ Nothing waits: what is late is taken at a later poll, and what was known grows o
 when it says that something changed, and now and then to know that it still answers.
 """
 
-import socket
-import sys
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from idle_sense.platform import pulse_wire as wire
+from idle_sense.platform.local_socket import LocalSocket, ServerGone, ServerProblem
 
 REFRESH_S = 9.0
 """How often it is asked when nothing changes."""
@@ -32,14 +31,6 @@ class Heard:
     """From microphones: neither from what is played, nor to measure loudness."""
     playing: tuple[wire.Stream, ...]
     asked_at_s: float
-
-
-class _Ended(Exception):
-    def __init__(self, problem: str, *, refused: bool = False, absent: bool = False) -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.refused = refused
-        self.absent = absent
 
 
 class SoundServer:
@@ -66,7 +57,7 @@ class SoundServer:
         """Nobody listens at the socket."""
         self._cookie = cookie
         self._now = now
-        self._socket: socket.socket | None = None
+        self._socket: LocalSocket | None = None
         self._incoming = bytearray()
         self._asked: dict[int, int] = {}
         """Commands by the tags of questions that are not answered yet."""
@@ -103,36 +94,24 @@ class SoundServer:
             self._take_within(0.0)
             self._expire()
             self._ask_if_due()
-        except _Ended as ended:
+        except ServerProblem as ended:
             self._drop(ended)
         except wire.Garbage:
-            self._drop(_Ended("it speaks another protocol"))
+            self._drop(ServerProblem("it speaks another protocol"))
         except OSError as error:
-            self._drop(_Ended(f"the connection broke: {error.strerror or error}"))
+            self._drop(ServerProblem(f"the connection broke: {error.strerror or error}"))
 
     def close(self) -> None:
         """Twice is once."""
-        self._drop(_Ended(""))
+        self._drop(ServerProblem(""))
 
     def age_s(self, heard: Heard) -> float:
         """How long ago it was true, at the least favourable: since the question was sent."""
         return max(0.0, self._now() - heard.asked_at_s)
 
     def _connect(self) -> None:
-        assert sys.platform != "win32"  # noqa: S101 - tells type checkers that there are Unix sockets
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket = connection
-        connection.setblocking(False)
         self._dialled_at_s = self._now()
-        try:
-            connection.connect(self.path)
-        except (FileNotFoundError, ConnectionRefusedError):
-            raise _Ended("nobody listens there", absent=True) from None
-        except PermissionError:
-            raise _Ended("this user may not connect to it", refused=True) from None
-        except BlockingIOError:
-            # unix(7): the queue of connections that nobody accepted is full.
-            raise _Ended("it does not accept connections") from None
+        self._socket = LocalSocket(self.path)
         cookie = self._cookie()[: wire.COOKIE_BYTES].ljust(wire.COOKIE_BYTES, b"\0")
         self._ask(wire.AUTH, wire.VERSION, cookie)
 
@@ -142,28 +121,20 @@ class SoundServer:
         self._tag += 1
         self._asked[self._tag] = command
         data = wire.message(command, self._tag, *values)
-        # Some dozen bytes, and never more than a few questions at once: what does not fit, nobody reads.
-        if self._socket.send(data) != len(data):
-            raise _Ended("it does not read what it is asked")
+        self._socket.send(data)
+        self._socket.flush()
 
     def _take_within(self, wait_s: float) -> None:
         connection = self._socket
         if connection is None:
-            raise _Ended("it closed the connection")
+            raise ServerGone
+        connection.flush()
         if wait_s > 0:
-            connection.settimeout(wait_s)
-        try:
-            piece = connection.recv(65536)
-        except (BlockingIOError, TimeoutError):
-            return
-        finally:
-            if wait_s > 0:
-                connection.setblocking(False)
-        if not piece:
-            raise _Ended("it closed the connection")
-        self._incoming += piece
-        while (message := wire.take_message(self._incoming)) is not None:
-            self._take(message)
+            connection.wait(wait_s)
+        for piece in connection.pieces():
+            self._incoming += piece
+            while (message := wire.take_message(self._incoming)) is not None:
+                self._take(message)
 
     def _take(self, message: wire.Message) -> None:
         if message.command == wire.SUBSCRIBE_EVENT:
@@ -174,13 +145,13 @@ class SoundServer:
             return
         if message.command == wire.ERROR:
             if command in (wire.AUTH, wire.SET_CLIENT_NAME):
-                raise _Ended("it does not let this user in", refused=True)
+                raise ServerProblem("it does not let this user in", refused=True)
             if command == wire.GET_SOURCE_INFO:
                 # It is gone, or hidden: whatever it is, it may be a microphone.
                 self._monitors[self._source_asked] = False
                 self._complete()
                 return
-            raise _Ended(f"it answered with error {message.values[:1]}")
+            raise ServerProblem(f"it answered with error {message.values[:1]}")
         if message.command != wire.REPLY:
             raise wire.Garbage
         self._take_answer(command, message)
@@ -240,11 +211,11 @@ class SoundServer:
             return
         waited_s = self._now() - (self._round_at_s if self._ready else self._dialled_at_s)
         if waited_s > GIVE_UP_S:
-            raise _Ended("it does not answer")
+            raise ServerProblem("it does not answer")
         if waited_s > FIRST_BUDGET_S:
             self.problem = "it does not answer"
 
-    def _drop(self, ended: _Ended) -> None:
+    def _drop(self, ended: ServerProblem) -> None:
         if self._socket is not None:
             self._socket.close()
         self._socket = None

@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from idle_sense.errors import DisplayError
 from idle_sense.platform.display_client import QUIET_S, RETRY_S, Answer, DisplayClient
+from idle_sense.platform.local_socket import ServerProblem
 from idle_sense.platform.wayland_wire import DISPLAY, arguments, event, length_of, request
 
 _SYNC, _GET_REGISTRY, _BIND = 0, 1, 0
@@ -96,7 +96,7 @@ class IdleClient(DisplayClient):
         target, opcode, body = event(message)
         if target == DISPLAY and opcode == _ERROR:
             _, _, text = arguments(body, "uus")
-            raise DisplayError(f"it ended the connection: {text}", hint="")
+            raise ServerProblem(f"it ended the connection: {text}")
         if target == DISPLAY and opcode == _DELETE_ID:
             self._free_ids.append(int(arguments(body, "u")[0]))
         elif target == self._registry and opcode == _GLOBAL:
@@ -143,12 +143,12 @@ class IdleClient(DisplayClient):
             break
         else:
             self.lacking, self.retry_s = True, LACKING_RETRY_S
-            raise DisplayError("its compositor has no protocol that tells idleness", hint="")
+            raise ServerProblem("its compositor has no protocol that tells idleness")
         for name, (interface, _) in self._globals.items():
             if interface == "wl_seat":
                 self._watch_seat(name)
         if not self._notifications:
-            raise DisplayError("it has no seat with a keyboard or a mouse", hint="")
+            raise ServerProblem("it has no seat with a keyboard or a mouse")
         self._begin()
         self._ask()
 
@@ -172,9 +172,9 @@ class IdleClient(DisplayClient):
                     del self._notifications[made]
                     self._send(request(made, _DESTROY))
             if not self._notifications:
-                raise DisplayError("it has no seat with a keyboard or a mouse", hint="")
+                raise ServerProblem("it has no seat with a keyboard or a mouse")
         elif interface and self.protocol.startswith(interface):
-            raise DisplayError("its compositor tells idleness no more", hint="")
+            raise ServerProblem("its compositor tells idleness no more")
 
     def _bind(self, name: int, interface: str, version: int) -> int:
         made = self._new_id()

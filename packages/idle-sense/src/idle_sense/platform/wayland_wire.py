@@ -5,7 +5,7 @@ import struct
 import sys
 from typing import NamedTuple
 
-from idle_sense.errors import DisplayError
+from idle_sense.platform.local_socket import ServerProblem
 
 DISPLAY = 1
 """The object that every connection begins with."""
@@ -29,12 +29,12 @@ def request(target: int, opcode: int, *arguments: int | str) -> bytes:
 
 
 def length_of(buffer: bytes | bytearray) -> int | None:
-    """How long the message that begins the buffer is; None: not known yet. Raises DisplayError for what is none."""
+    """How long the message that begins the buffer is; None: not known yet. Raises ServerProblem for what is none."""
     if len(buffer) < HEAD_BYTES:
         return None
     length = struct.unpack_from(_ORDER + "I", buffer, 4)[0] >> 16
     if length < HEAD_BYTES or length % 4:
-        raise DisplayError("it speaks another protocol", hint="")
+        raise ServerProblem("it speaks another protocol")
     return length
 
 

@@ -14,8 +14,8 @@ import struct
 import time
 from collections.abc import Callable, Iterable
 
-from idle_sense.errors import DisplayError
 from idle_sense.platform.display_client import GIVE_UP_S, QUIET_S, Answer, DisplayClient
+from idle_sense.platform.local_socket import ServerProblem
 from idle_sense.platform.x11_windows import Foremost
 
 __all__ = ["GIVE_UP_S", "Answer", "IdleClient", "cookies_in"]
@@ -87,7 +87,7 @@ class IdleClient(DisplayClient):
         if not self._let_in:
             length = 8 + 4 * int.from_bytes(received[6:8], "little")
             if received[0] == 1 and length < 44:
-                raise DisplayError("it speaks another protocol", hint="")
+                raise ServerProblem("it speaks another protocol")
             return length
         # Replies and generic events say how much follows their 32 bytes.
         return 32 + (4 * int.from_bytes(received[4:8], "little") if received[0] in (1, 35) else 0)
@@ -114,13 +114,13 @@ class IdleClient(DisplayClient):
             return
         take, refused = self._owed.pop(number, (None, None))
         if take is None:
-            raise DisplayError("it speaks another protocol", hint="")
+            raise ServerProblem("it speaks another protocol")
         if message[0] == 1:
             take(message)
         elif refused is not None:
             refused()
         else:
-            raise DisplayError(f"it answered with error {message[1]}", hint="")
+            raise ServerProblem(f"it answered with error {message[1]}")
 
     def _take_setup(self, message: bytes) -> None:
         if message[0] != 1:
@@ -129,9 +129,7 @@ class IdleClient(DisplayClient):
                 self.close()
                 self._connect()
                 return
-            raise DisplayError(
-                f"it does not let this user in ({text or 'no reason given'})", hint="", refused=True
-            )
+            raise ServerProblem(f"it does not let this user in ({text or 'no reason given'})", refused=True)
         # After 8 bytes of head: 32 of fixed facts, the vendor's name, the pixmap formats, then the first screen.
         (self._own_ids,) = struct.unpack_from("<I", message, 12)
         (vendor_bytes,) = struct.unpack_from("<H", message, 24)
@@ -155,7 +153,7 @@ class IdleClient(DisplayClient):
                 self._sync, self._alarm_event = opcode, answer[10] + 1
                 self._request(struct.pack("<BBHBBxx", opcode, _SYNC_INITIALIZE, 2, 3, 1), self._begin_sync)
         elif not present:
-            raise DisplayError("it lacks the MIT-SCREEN-SAVER extension", hint="")
+            raise ServerProblem("it lacks the MIT-SCREEN-SAVER extension")
         else:
             self._screen_saver = opcode
             self._ask()
