@@ -236,12 +236,11 @@ class _Agent:
 
     def _write_status(self, *, lending: str | None = None) -> None:
         now = self._owner.now()
-        troubles = self._runner.troubles() if self._runner is not None else ()
         status = AgentStatus(
             pid=os.getpid(),
             word_id=self._owner.word_id,
             lending=lending or now.lending,
-            sentences=tuple(render(item) for item in (*now.reasons, *troubles)),
+            sentences=tuple(render(item) for item in now.reasons),
             running=self._runner.hand.running_count if self._runner is not None else 0,
             frozen=self._runner.hand.frozen_count if self._runner is not None else 0,
             node_id=self._identity.node_id if self._identity is not None else "",
@@ -307,7 +306,6 @@ async def _run(config: AgentConfig, policy: Policy) -> None:
             outbox, lambda on_change: Runner(shop, limits, owner.now(), on_change=on_change)
         )
     finally:
-        await workspaces.close()
         await asyncio.to_thread(monitor.close)
         await asyncio.to_thread(history.close)
         await sandbox.close()
