@@ -94,6 +94,11 @@ FOR_TESTS = (
         serves="programs that record and play on that server",
     ),
     SystemPackage(
+        apt_name="bubblewrap",
+        programs=("bwrap",),
+        serves="work of strangers in a sandbox",
+    ),
+    SystemPackage(
         apt_name="tmux", programs=("tmux",), serves="terminals that outlive the program that opened them"
     ),
 )

@@ -5,14 +5,20 @@ import contextlib
 import json
 import mmap
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 
 import psutil
+import pytest
 
-from idle_accelerator.agent.sandbox import Guest, GuestSpec, Sandbox
+from idle_accelerator.agent.sandbox import Guest, GuestSpec, NoSandbox, Sandbox, open_sandbox
 
 PATIENCE_S = 60.0
 """How long a test waits for what must come; it comes within milliseconds unless the machine is overloaded."""
@@ -61,8 +67,30 @@ def alive(pid: int) -> bool:
 
 
 def stopped(pid: int) -> bool:
+    """By a signal, or with its whole control group."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+        status = psutil.Process(pid).status()
+        return status in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP) or in_frozen_group(pid)
+    return False
+
+
+def in_frozen_group(pid: int) -> bool:
+    """Whether the kernel says so of a group that the process is in."""
+    if sys.platform != "linux":
+        return False
+    from idle_sense.platform.cgroups import membership_of, mounts_in
+
+    for mount in mounts_in(Path("/proc/self/mountinfo").read_bytes()):
+        for line in membership_of(pid).splitlines():
+            _, listed, path = line.decode().split(":", 2)
+            if mount.version == 2 and not listed:
+                told, frozen = Path(f"{mount.place}{path}/cgroup.events"), "frozen 1"
+            elif "freezer" in mount.controllers & set(listed.split(",")):
+                told, frozen = Path(f"{mount.place}{path}/freezer.state"), "FROZEN"
+            else:
+                continue
+            if told.exists() and frozen in told.read_text().splitlines():
+                return True
     return False
 
 
@@ -130,8 +158,71 @@ def open_descriptors() -> int:
     return process.num_handles() if sys.platform == "win32" else process.num_fds()
 
 
+WAYS = ("started", "forked", "bubblewrap")
+"""To start a guest: in tier ``process`` plainly or forked from a template, and in tier ``bubblewrap``."""
+
+
+@cache
+def _why_no_bubblewrap() -> str:
+    """Empty where it holds, as tried on this machine."""
+    if sys.platform != "linux":
+        return "bubblewrap is for Linux"
+    from idle_accelerator.agent.sandbox import trial
+
+    found: list[str] = []
+
+    def look() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                trial.find(Path(folder))
+            except NoSandbox as error:
+                found.append(f"{error.message} {error.hint}")
+
+    looking = threading.Thread(target=look)  # it runs an event loop of its own
+    looking.start()
+    looking.join()
+    return "".join(found)
+
+
+def bubblewrap() -> Sandbox:
+    """The tier; skips the test, and says why, where this machine does not allow it. Fails where it does, and the tier does not hold."""
+    if why := _why_no_bubblewrap():
+        if _bwrap_works():
+            pytest.fail(f"bwrap works on this machine, and the tier does not: {why}")
+        pytest.skip(why)
+    from idle_accelerator.agent.sandbox.bubblewrap import PROGRAM, BubblewrapSandbox
+
+    return BubblewrapSandbox(Path(str(shutil.which(PROGRAM))), _said_by_bwrap("--help"))
+
+
+def _said_by_bwrap(*arguments: str) -> str:
+    """Empty where it does not do what it is asked for."""
+    try:
+        done = subprocess.run(["bwrap", *arguments], capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+@cache
+def _bwrap_works() -> bool:
+    """By itself, with the least that the tier takes; it is old enough to know no ``--size`` where it is too old for us."""
+    spaces = ("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts")
+    places = ("--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev")
+    said = _said_by_bwrap(*spaces, *places, "echo", "works")
+    return said.strip() == "works" and "--size" in _said_by_bwrap("--help")
+
+
+def open_stage(way: str, tmp_path: Path) -> "Stage":
+    """Skips the test where there is no such way on this machine."""
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    sandbox = bubblewrap() if way == "bubblewrap" else open_sandbox()
+    return Stage(sandbox, workspace, write_actor(tmp_path), forked=way == "forked")
+
+
 class Stage:
-    """A sandbox, a workspace, and one of the two ways to start a guest."""
+    """A sandbox, a workspace, and one of the ways to start a guest."""
 
     def __init__(self, sandbox: Sandbox, workspace: Path, actor: Path, *, forked: bool) -> None:
         self.sandbox = sandbox
@@ -140,9 +231,17 @@ class Stage:
         self._actor = actor
         self._guests: list[Guest] = []
 
+    def needs_plain_processes(self, why: str) -> None:
+        """Skips the rest of the test in tiers where that is not so."""
+        if self.sandbox.tier != "process":
+            pytest.skip(f"in tier {self.sandbox.tier} {why}")
+
     def spec(self, **changes: object) -> GuestSpec:
+        actor = self._actor
+        if self.sandbox.tier != "process" and self.workspace.is_dir():
+            actor = write_actor(self.workspace)  # a guest sees nothing beside its workspace
         values: dict[str, object] = {
-            "argv": (sys.executable, "-I", str(self._actor)),
+            "argv": (sys.executable, "-I", str(actor)),
             "workspace": self.workspace,
             "env": environment(),
             "stdin": "pipe",
@@ -241,6 +340,19 @@ daemon(6, lambda: fork(7, os.setsid))
 MEMBERS = 8
 
 
+def pids_outside(guest: Guest) -> dict[int, int]:
+    """The processes of a guest, by the pids that they have within."""
+    if sys.platform != "linux":
+        return {}
+    found: dict[int, int] = {}
+    for process in (psutil.Process(guest.pid), *psutil.Process(guest.pid).children(recursive=True)):
+        with contextlib.suppress(OSError):
+            lines = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8").splitlines()
+            inside = next(line for line in lines if line.startswith("NSpid:")).split()[-1]
+            found[int(inside)] = process.pid
+    return found
+
+
 class Family:
     """A guest with seven descendants that try to be lost, and the file in which all of them count."""
 
@@ -249,14 +361,18 @@ class Family:
         self._path.write_bytes(bytes(4096))
         with self._path.open("r+b") as file:
             self._counters = mmap.mmap(file.fileno(), 4096)
+        self._outside: dict[int, int] = {}
 
     async def start(self, stage: Stage, *, main: str = "count(0)", nice: bool = False) -> Guest:
         guest = await stage.act(FAMILY + main, stdout="null", stderr="null", nice=nice)
         await eventually(lambda: all(self.numbers()[1:]), "all descendants count")
+        if stage.sandbox.tier != "process":
+            self._outside = pids_outside(guest)
         return guest
 
     def pids(self) -> list[int]:
-        return [self._value(slot * 16) for slot in range(MEMBERS)]
+        within = [self._value(slot * 16) for slot in range(MEMBERS)]
+        return [self._outside.get(pid, pid) for pid in within]
 
     def numbers(self) -> list[int]:
         return [self._value(slot * 16 + 8) for slot in range(MEMBERS)]

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from sandbox_guests import (
+    WAYS,
     Stage,
     alive,
     all_end,
@@ -19,10 +20,12 @@ from sandbox_guests import (
     eventually,
     hear,
     open_descriptors,
+    open_stage,
+    pids_outside,
     reserves,
     stopped,
     tell,
-    write_actor,
+    templates,
     zombies,
 )
 
@@ -32,11 +35,9 @@ posix_only = pytest.mark.skipif(sys.platform == "win32", reason="speaks of sessi
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
-@pytest.fixture(params=["started", "forked"])
+@pytest.fixture(params=WAYS)
 async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stage]:
-    workspace = tmp_path / "workspace"
-    workspace.mkdir()
-    stage = Stage(open_sandbox(), workspace, write_actor(tmp_path), forked=request.param == "forked")
+    stage = open_stage(request.param, tmp_path)
     yield stage
     await stage.close()
 
@@ -128,6 +129,8 @@ async def test_the_environment_is_complete_and_nothing_is_inherited(
     assert {name: seen.get(name) for name in given} == given
     assert {name for name in seen if name.startswith("IDLE_")} <= {"IDLE_TASK_INDEX", "IDLE_GUEST_BRAND"}
     if sys.platform == "linux":
+        if stage.sandbox.tier == "bubblewrap":
+            assert seen.pop("PWD") == str(stage.workspace)  # bwrap says where it put the program
         assert seen == given
 
 
@@ -138,6 +141,7 @@ async def test_it_works_in_its_workspace(stage: Stage) -> None:
 
 @posix_only
 async def test_its_files_are_private_and_its_session_its_own(stage: Stage) -> None:
+    stage.needs_plain_processes("a guest has other pids within than without")
     guest = await stage.act("open('made', 'w').close(); tell(os.getpid(), os.getsid(0), os.getpgrp())")
     assert await hear(guest) == [guest.pid] * 3
     await guest.wait()
@@ -176,7 +180,8 @@ async def test_it_and_its_children_have_the_lowest_priority_unless_told_otherwis
     child = await hear(guest)
     assert isinstance(child, int)
     own = psutil.Process()
-    for pid in (guest.pid, child):
+    within = pids_outside(guest)
+    for pid in (guest.pid, within.get(child, child)):
         process = psutil.Process(pid)
         assert process.nice() == (19 if nice else own.nice())
         expected = psutil.IOPRIO_CLASS_IDLE if nice else own.ionice().ioclass
@@ -298,7 +303,7 @@ async def test_usage_counts_children_that_have_ended(stage: Stage) -> None:
 async def test_two_hundred_short_guests_leave_no_process_and_no_open_file(stage: Stage) -> None:
     for _ in range(2):
         await (await stage.act("pass")).wait()
-    if stage.forked and sys.platform == "linux":
+    if templates():
         await eventually(lambda: len(reserves()) == 1, "the next reserve is made")
     before, dead_before = open_descriptors(), zombies()
     for _ in range(25):
@@ -308,7 +313,8 @@ async def test_two_hundred_short_guests_leave_no_process_and_no_open_file(stage:
     assert not descendants()
     assert zombies() <= dead_before
     # The pipes' ends are closed by the loop when it has seen them end.
-    await eventually(lambda: open_descriptors() <= before, "the pipes are closed")
+    # What is a reserve's in the making may be open or not at either count; a leak would be of two hundred.
+    await eventually(lambda: open_descriptors() <= before + 3, "the pipes are closed")
 
 
 async def test_many_guests_at_once_do_not_mix(stage: Stage) -> None:

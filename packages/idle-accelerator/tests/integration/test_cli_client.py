@@ -2,15 +2,25 @@
 
 import json
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pytest
-from pool_builders import FakeAgent, UserClient, command_spec, digest_of, offer, report, resources, succeeded
+from pool_builders import (
+    FakeAgent,
+    UserClient,
+    command_spec,
+    digest_of,
+    node_facts,
+    offer,
+    report,
+    resources,
+    succeeded,
+)
 
 from idle_accelerator.cli import main
 from idle_accelerator.wire.exchange import LogChunk
 from idle_accelerator.wire.jobs import Artifact, JobDetail, JobPage, TaskDetail, TaskPage
-from idle_accelerator.wire.nodes import NodePage, NodeView
+from idle_accelerator.wire.nodes import Isolation, NodePage, NodeView
 from idle_accelerator.wire.reasons import reason
 from idle_accelerator.wire.states import AttemptState
 
@@ -216,7 +226,7 @@ def test_result_shows_output_by_task_and_fails_when_one_did(user, agent, capfd, 
 def test_an_output_that_was_not_collected_is_said(user, agent, capfd):
     job_id = user.submit(command_spec("x", outputs=("out/*.png",)))
     (ref,) = take_all(agent, 1)
-    why = reason("task.output_refused", detail="nothing matches 'out/*.png'")
+    why = reason("task.output_refused", because=[reason("task.output_unmatched", pattern="out/*.png")])
     agent.exchange(reports=[report(ref, AttemptState.SUCCEEDED, exit_code=0, reason=why)])
     assert main(["result", job_id]) == 0
     assert "task 0: an output was not collected: nothing matches 'out/*.png'" in capfd.readouterr().err
@@ -226,6 +236,22 @@ def test_cancel_ends_what_waits_and_says_how_it_stands(user, capsys):
     ids = [user.submit(command_spec("x", tasks=4)) for _ in range(2)]
     assert main(["cancel", *ids]) == 0
     assert capsys.readouterr().out.splitlines() == [f"{job_id} CANCELLED: 0/4" for job_id in ids]
+
+
+def test_a_node_says_line_by_line_what_its_sandbox_holds(scheduler_process, capsys):
+    lines = dict.fromkeys(
+        ("fs", "net", "pidns", "calls", "mem", "disk", "freeze", "prio", "kill", "gpu"), "it"
+    )
+    tried = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+    held = Isolation(tier="bubblewrap", **{**lines, "net": "fails: it leaks"}, probed_at=tried)
+    node = FakeAgent(
+        scheduler_process.url, facts=node_facts("held", sandbox_tier="bubblewrap", isolation=held)
+    )
+    assert main(["node", "held"]) == 0
+    said = capsys.readouterr().out
+    for part in ("bubblewrap", "net: fails: it leaks", "fs: it", "tried on 2026-01-02 03:04 UTC"):
+        assert part in said
+    node.close()
 
 
 def test_nodes_are_listed_with_their_reasons_and_drained_and_forgotten(agent, capsys):

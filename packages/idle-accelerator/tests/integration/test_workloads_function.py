@@ -4,7 +4,6 @@ import asyncio
 import mmap
 import os
 import signal
-import stat
 import sys
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from workload_hosts import (  # noqa: F401  # fixtures are used by name
 
 from idle_accelerator.agent.workloads import frames
 from idle_accelerator.agent.workloads.function import Call
+from idle_accelerator.agent.workloads.stored_result import StoredResult
 from idle_accelerator.errors import TooLarge
 from idle_accelerator.wire import codec
 
@@ -105,9 +105,9 @@ async def test_large_arguments_and_large_results_travel_whole(start: Starter):
     raw = os.urandom(5_000_000)
     host.send([call_of(raw, index=3, epoch=2), call_of(b"abc", index=4)])
     large, small = (await hear(host, 2)).returned
-    assert isinstance(large.result, Path)
-    assert stat.S_ISREG(large.result.lstat().st_mode)
-    assert codec.decode(large.result.read_bytes()) == raw[::-1]
+    assert isinstance(large.result, StoredResult)
+    with large.result.open() as file:
+        assert codec.decode(file.readall()) == raw[::-1]
     assert codec.decode(small.result) == b"cba"
 
 

@@ -29,6 +29,7 @@ from workload_hosts import (  # noqa: F401  # fixtures are used by name
 
 from idle_accelerator.agent.workloads import frames, places
 from idle_accelerator.agent.workloads.function import Output
+from idle_accelerator.agent.workloads.stored_result import StoredResult
 from idle_accelerator.wire import codec
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -265,6 +266,7 @@ async def test_a_call_that_removes_our_folder_does_not_harm_the_next(start: Star
     for _ in range(2):
         heard = await call(host)
         assert heard.text() == b"still here\n"
-        path = heard.returned[0].result
-        assert isinstance(path, Path)
-        assert len(codec.decode(path.read_bytes())) == 1_000_000
+        stored = heard.returned[0].result
+        assert isinstance(stored, StoredResult)
+        with stored.open() as file:
+            assert len(codec.decode(file.readall())) == 1_000_000

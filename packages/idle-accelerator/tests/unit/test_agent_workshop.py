@@ -19,6 +19,12 @@ class Book:
         self.pids: set[int] = set()
         self.jobs: set[str] = set()
         self.gone: set[str] = set()
+        self.groups: list[str] = []
+
+    def add_cgroup(self, path: str) -> None:
+        self.groups.append(path)
+        if path in self.gone:
+            raise SenseError(f"There is no folder {path}.")
 
     def add(self, pid: int) -> None:
         self.pids.add(pid)
@@ -59,9 +65,9 @@ def shop(book: Book, journal: Journal) -> Workshop:
     )
 
 
-def guest(job: str | None) -> Guest:
+def guest(job: str | None, *, cgroup: str | None = None) -> Guest:
     record = GuestRecord(pid=70, started="1.5", brand="idle-guest-ab")
-    return cast("Guest", SimpleNamespace(pid=70, record=record, job=job))
+    return cast("Guest", SimpleNamespace(pid=70, record=record, job=job, cgroup=cgroup))
 
 
 def test_a_guest_is_in_the_book_from_its_begin_to_its_end(shop: Workshop, book: Book) -> None:
@@ -88,3 +94,19 @@ def test_a_guest_whose_job_is_gone_already_is_there_all_the_same(
     assert [record.pid for record in journal.leftover_guests] == [70]
     shop.guest_ended(guest("idle-guest-ab"))
     assert book.pids == set()
+
+
+def test_the_group_of_all_guests_is_in_the_book_from_the_first_guest_on_and_stays(
+    shop: Workshop, book: Book
+) -> None:
+    """It holds what ended guests have spent."""
+    for _ in range(2):
+        shop.guest_began(guest(None, cgroup="/sys/fs/cgroup/guests"))
+        shop.guest_ended(guest(None, cgroup="/sys/fs/cgroup/guests"))
+    assert book.groups == ["/sys/fs/cgroup/guests"]
+
+
+def test_a_guest_whose_group_is_not_counted_is_in_the_book_by_its_tree(shop: Workshop, book: Book) -> None:
+    book.gone.add("/sys/fs/cgroup/guests")
+    shop.guest_began(guest(None, cgroup="/sys/fs/cgroup/guests"))
+    assert book.pids == {70}

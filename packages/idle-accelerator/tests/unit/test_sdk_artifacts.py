@@ -53,4 +53,7 @@ def test_two_outputs_never_get_the_same_place(tmp_path: Path) -> None:
     placer.place(None, "A.txt")
     with pytest.raises(InvalidInput):
         placer.place(None, "a.txt")
+    placer.place(None, "caf\u00e9")
+    with pytest.raises(InvalidInput):
+        placer.place(None, "cafe\u0301")
     Placer(tmp_path, windows=False, ignores_case=False).place(None, "a.txt")

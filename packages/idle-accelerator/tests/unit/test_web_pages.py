@@ -13,6 +13,7 @@ from pool_builders import (
     command_spec,
     digest_of,
     function_spec,
+    node_facts,
     offer,
     report,
     resources,
@@ -26,6 +27,7 @@ from idle_accelerator.web import pool
 from idle_accelerator.wire.codec import encode
 from idle_accelerator.wire.exchange import LogChunk
 from idle_accelerator.wire.jobs import Artifact
+from idle_accelerator.wire.nodes import Isolation
 from idle_accelerator.wire.payload import RemoteError, inline_payload
 from idle_accelerator.wire.reasons import Reason, reason
 from idle_accelerator.wire.states import AttemptState
@@ -287,6 +289,21 @@ def test_nodes_say_why_they_are_not_lent_and_that_a_plain_process_isolates_nothi
     assert "no isolation" in written(app)
     assert "没有隔离" in written(visit(scheduler_process.url, "nodes", lang="zh"))
     assert "0 of 1" in [metric.value for metric in visit(scheduler_process.url).metric]
+
+
+def test_nodes_say_line_by_line_what_their_sandbox_holds(scheduler_process, visit):
+    lines = dict.fromkeys(
+        ("fs", "net", "pidns", "calls", "mem", "disk", "freeze", "prio", "kill", "gpu"), "it"
+    )
+    held = Isolation(tier="bubblewrap", **{**lines, "net": "fails: [x](javascript:y)"})
+    facts = node_facts("held", sandbox_tier="bubblewrap", isolation=held)
+    node = FakeAgent(scheduler_process.url, facts=facts)
+    app = visit(scheduler_process.url, "nodes")
+    assert "Sandbox “bubblewrap”" in written(app)
+    assert "• Network: fails: [x](javascript:y)" in [text.value for text in app.text]
+    chinese = visit(scheduler_process.url, "nodes", lang="zh")
+    assert "• 网络: fails: [x](javascript:y)" in [text.value for text in chinese.text]
+    node.close()
 
 
 def test_the_form_refuses_in_the_viewers_language_and_sends_nothing(scheduler_process, visit, user):

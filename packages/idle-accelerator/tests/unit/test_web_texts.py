@@ -11,7 +11,7 @@ import pytest
 import idle_accelerator.web
 from idle_accelerator.web import amounts
 from idle_accelerator.web.texts import TEXTS, in_language
-from idle_accelerator.wire.nodes import Lending
+from idle_accelerator.wire.nodes import Isolation, Lending
 from idle_accelerator.wire.states import AttemptState, JobState, TaskState
 
 _SOURCES = sorted(Path(idle_accelerator.web.__file__).parent.rglob("*.py"))
@@ -40,6 +40,9 @@ def test_every_text_that_the_page_asks_for_is_there_and_every_text_is_asked_for(
     }
     made = {f"state.{state.value}" for kind in (JobState, TaskState, AttemptState) for state in kind}
     made |= {f"lending.{lending}" for lending in Lending.__args__}
+    made |= {
+        f"nodes.isolation.{line}" for line in Isolation.model_fields if line not in ("tier", "probed_at")
+    }
     assert made <= set(TEXTS)
     assert {key for key in TEXTS if key not in made and key not in literals} == set()
     asked = {

@@ -1,5 +1,6 @@
 """What a function's process says is the word of a stranger: whatever it says, it is bounded, in order and about its own calls."""
 
+import os
 import struct
 from pathlib import Path
 
@@ -7,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from idle_accelerator.agent.folders import open_folder
 from idle_accelerator.agent.workloads import frames, places
 from idle_accelerator.agent.workloads.conversation import Call, Conversation, Output, Returned
+from idle_accelerator.agent.workloads.stored_result import StoredResult
 
 
-def conversation(workspace: Path = Path("/nowhere"), results="data", calls: int = 2) -> Conversation:
-    made = Conversation(workspace, results)
+def conversation(workspace: Path = Path(__file__).parent, results="data", calls: int = 2) -> Conversation:
+    made = Conversation(open_folder(workspace), results)
     made.pending.extend(Call(index=number, epoch=1, arguments=b"") for number in range(calls))
     return made
 
@@ -123,18 +126,24 @@ def stored(size: int) -> bytes:
     )
 
 
-@pytest.mark.parametrize("case", ["file", "missing", "size", "link", "folder", "folder is a link"])
+@pytest.mark.parametrize(
+    "case", ["file", "missing", "size", "link", "hard link", "pipe", "folder", "folder is a link"]
+)
 def test_a_large_result_is_a_plain_file_of_the_workspace_or_nothing(tmp_path: Path, case: str):
     workspace = tmp_path / "workspace"
     workspace.mkdir()
     places.make(workspace)
-    path = places.result_file(workspace, 0, 1)
+    path = workspace / places.OURS / places.RESULTS / places.result_name(0, 1)
     secret = tmp_path / "secret"
     secret.write_bytes(b"12345")
     if case in ("file", "size"):
         path.write_bytes(b"12345")
     elif case == "link":
         path.symlink_to(secret)
+    elif case == "hard link":
+        path.hardlink_to(secret)
+    elif case == "pipe":
+        os.mkfifo(path)
     elif case == "folder":
         path.mkdir()
     elif case == "folder is a link":
@@ -144,10 +153,12 @@ def test_a_large_result_is_a_plain_file_of_the_workspace_or_nothing(tmp_path: Pa
         path.parent.rmdir()
         path.parent.symlink_to(elsewhere)
     subject = conversation(workspace)
-    events = subject.hear(stored(4 if case == "size" else 5))
+    events = subject.hear(stored({"size": 4, "pipe": 0}.get(case, 5)))
     if case == "file":
         assert isinstance(events[0], Returned)
-        assert events[0].result == path
+        assert isinstance(events[0].result, StoredResult)
+        with events[0].result.open() as file:
+            assert file.readall() == b"12345"
     else:
         assert events == []
         assert subject.nonsense is not None

@@ -53,10 +53,10 @@ def test_a_change_after_many_clean_calls_is_seen(workspace: Path):
 def test_our_own_files_and_caches_stay(workspace: Path):
     folder = Folder(str(workspace))
     (places.cache_dir(workspace) / "model").write_text("x")
-    places.result_file(workspace, 0, 1).write_text("x")
+    (workspace / places.OURS / places.RESULTS / places.result_name(0, 1)).write_text("x")
     folder.clean()
     assert (places.cache_dir(workspace) / "model").exists()
-    assert places.result_file(workspace, 0, 1).exists()
+    assert (workspace / places.OURS / places.RESULTS / places.result_name(0, 1)).exists()
 
 
 def test_a_folder_that_was_replaced_by_a_link_is_not_followed(workspace: Path, tmp_path: Path):

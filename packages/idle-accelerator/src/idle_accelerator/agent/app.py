@@ -22,7 +22,8 @@ from idle_accelerator.agent.link import Link
 from idle_accelerator.agent.outbox import Outbox
 from idle_accelerator.agent.owner import OwnerWatch
 from idle_accelerator.agent.runner import Limits, Runner
-from idle_accelerator.agent.sandbox import kill_leftovers, open_sandbox
+from idle_accelerator.agent.sandbox import kill_leftovers
+from idle_accelerator.agent.sandbox.choice import Choice, Chosen, choose
 from idle_accelerator.agent.session import UNKNOWN_NODE, Session
 from idle_accelerator.agent.single import Workshop
 from idle_accelerator.agent.workspace import BlobCache, Workspaces
@@ -62,6 +63,8 @@ class AgentConfig:
     """Lend by the owner's word for so long, from the start on."""
     pool_pid: int | None = None
     """A process whose tree belongs to the pool, such as ``idlectl up`` with its scheduler: its load is not the owner's."""
+    sandbox: Choice = "auto"
+    """'auto': plain processes for a scheduler on this machine, and for any other the strongest tier that holds."""
     vacate_after_s: float = DEFAULT_VACATE_AFTER_S
     grace_s: float = DEFAULT_GRACE_S
 
@@ -69,8 +72,8 @@ class AgentConfig:
 def run_agent(config: AgentConfig) -> int:
     """Runs until SIGINT or SIGTERM, then vacates its guests and returns 0.
 
-    Raises InvalidInput for settings that cannot be, Conflict when another agent has the data directory, Unauthorized when
-    the scheduler refuses the key.
+    Raises InvalidInput for settings that cannot be, Conflict when another agent has the data directory, NoSandbox when
+    this machine cannot keep guests apart from its owner as the settings ask, Unauthorized when the scheduler refuses the key.
     """
     policy = _policy_of(config)
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -82,7 +85,9 @@ def run_agent(config: AgentConfig) -> int:
             hint="Stop that one, or give this one a directory of its own.",
         )
     try:
-        asyncio.run(_run(config, policy))
+        # Before there is an event loop and any work: what is not known yet is tried, which takes a second or two.
+        chosen = choose(config.sandbox, scheduler_url=config.scheduler_url, data_dir=config.data_dir)
+        asyncio.run(_run(config, policy, chosen))
     finally:
         lock.close()
     return 0
@@ -236,11 +241,12 @@ class _Agent:
 
     def _write_status(self, *, lending: str | None = None) -> None:
         now = self._owner.now()
+        troubles = self._runner.troubles() if self._runner is not None else ()
         status = AgentStatus(
             pid=os.getpid(),
             word_id=self._owner.word_id,
             lending=lending or now.lending,
-            sentences=tuple(render(item) for item in now.reasons),
+            sentences=tuple(render(item) for item in (*now.reasons, *troubles)),
             running=self._runner.hand.running_count if self._runner is not None else 0,
             frozen=self._runner.hand.frozen_count if self._runner is not None else 0,
             node_id=self._identity.node_id if self._identity is not None else "",
@@ -255,11 +261,11 @@ class _Agent:
             _log.warning("the status file cannot be written: %s", error)
 
 
-async def _run(config: AgentConfig, policy: Policy) -> None:
+async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
     """Sets the rooms up, tidies up after an earlier agent that crashed, and runs."""
     if config.lend_for_s is not None:
         control.give_word(config.data_dir, OwnerWord(kind="lend", for_s=config.lend_for_s))
-    sandbox = open_sandbox()
+    sandbox = chosen.sandbox
     # What this machine's days are like is learned here too: `idle-sense forecast` rests on it.
     history = History.native(policy.name)
     monitor = Monitor(policy, history=history)
@@ -284,11 +290,13 @@ async def _run(config: AgentConfig, policy: Policy) -> None:
         memory_bytes=config.memory_bytes,
         disk_bytes=config.disk_bytes,
         labels=config.labels,
-        sandbox_tier=sandbox.tier,
+        isolation=chosen.isolation,
         idleness=monitor.describe(),
     )
     for sentence in facts.idleness:
         _log.info("idleness: %s", sentence)
+    for sentence in chosen.sentences:
+        _log.info("isolation: %s", sentence)
     outbox = Outbox(journal)
     outbox.recover(journal.unacknowledged)
     shop = Workshop(
@@ -306,6 +314,7 @@ async def _run(config: AgentConfig, policy: Policy) -> None:
             outbox, lambda on_change: Runner(shop, limits, owner.now(), on_change=on_change)
         )
     finally:
+        await workspaces.close()
         await asyncio.to_thread(monitor.close)
         await asyncio.to_thread(history.close)
         await sandbox.close()

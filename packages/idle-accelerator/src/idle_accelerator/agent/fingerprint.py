@@ -13,7 +13,7 @@ import psutil
 
 from idle_accelerator import __version__
 from idle_accelerator.errors import InvalidInput
-from idle_accelerator.wire.nodes import NodeFacts
+from idle_accelerator.wire.nodes import Isolation, NodeFacts
 from idle_accelerator.wire.resources import Resources
 from idle_accelerator.wire.units import format_size
 
@@ -36,11 +36,12 @@ def fingerprint(
     memory_bytes: int | None,
     disk_bytes: int | None,
     labels: Mapping[str, str],
-    sandbox_tier: str,
+    isolation: Isolation,
     idleness: tuple[str, ...],
 ) -> NodeFacts:
     """The node's facts. None means: as much as is polite to lend. Raises InvalidInput for more than there is."""
-    gpu_names = nvidia_names()
+    # A sandbox without devices has no card to lend: tasks that ask for one are not to come here.
+    gpu_names = nvidia_names() if isolation.tier == "process" else []
     return NodeFacts(
         name=_text(name or socket.gethostname().split(".")[0] or "node"),
         os=operating_system(),
@@ -55,7 +56,8 @@ def fingerprint(
         ),
         gpu_names=tuple(_text(item) for item in gpu_names),
         labels=dict(labels),
-        sandbox_tier=sandbox_tier,
+        sandbox_tier=isolation.tier,
+        isolation=isolation,
         agent_version=__version__,
         idleness=tuple(_text(sentence) for sentence in idleness),
     )

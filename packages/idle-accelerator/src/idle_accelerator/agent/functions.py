@@ -1,16 +1,18 @@
 """A job's function on this machine: its code, its packed arguments, and what its returns become."""
 
 import asyncio
+import contextlib
 import mmap
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 from idle_accelerator.agent.attempts import Attempt
 from idle_accelerator.agent.link import Link
+from idle_accelerator.agent.outputs import Changed, store
 from idle_accelerator.agent.workloads.function import Call, Returned
+from idle_accelerator.agent.workloads.stored_result import NoResult, StoredResult
 from idle_accelerator.agent.workspace import BlobCache, InputMissing
-from idle_accelerator.errors import IdleError, StorageFull, Unavailable
+from idle_accelerator.errors import IdleError, InvalidInput, StorageFull, Unavailable
 from idle_accelerator.wire import packing
 from idle_accelerator.wire.exchange import AttemptReport
 from idle_accelerator.wire.ids import AttemptRef
@@ -60,7 +62,7 @@ async def _content(name: str, payload: Payload, cache: BlobCache) -> bytes:
 
 
 async def outcome_of(returned: Returned, attempt: Attempt, link: Link) -> AttemptReport:
-    """The report of a call that came back. A large result is on the scheduler's disk by then.
+    """The report of a call that came back. A large result is on the scheduler's disk by then; one that cannot be read fails the call.
 
     Raises Unavailable or StorageFull while that cannot be.
     """
@@ -71,7 +73,11 @@ async def outcome_of(returned: Returned, attempt: Attempt, link: Link) -> Attemp
     if returned.refused is not None or returned.result is None:
         detail = (returned.refused or "nothing came back")[:1000]
         return _end(attempt, AttemptState.FAILED, reason("task.result_refused", detail=detail), usage=usage)
-    result = await _payload(returned.result, link)
+    try:
+        result = await _payload(returned.result, link)
+    except (NoResult, Changed, InvalidInput) as problem:
+        why = reason("task.result_unreadable", detail=(str(problem) or "it was still written to")[:1000])
+        return _end(attempt, AttemptState.FAILED, why, usage=usage)
     return _end(
         attempt,
         AttemptState.SUCCEEDED,
@@ -96,12 +102,16 @@ def _end(attempt: Attempt, state: AttemptState, why: Reason | None, **values: ob
     )
 
 
-async def _payload(result: bytes | Path, link: Link) -> Payload:
+async def _payload(result: bytes | StoredResult, link: Link) -> Payload:
     if isinstance(result, bytes) and len(result) <= INLINE_LIMIT_BYTES:
         return inline_payload(result)
     if isinstance(result, bytes):
         digest = await link.store_bytes(result)
         return Payload(blob=digest, size_bytes=len(result))
-    digest, size_bytes = await link.store_file(result)
-    await asyncio.to_thread(result.unlink)
-    return Payload(blob=digest, size_bytes=size_bytes)
+    with await asyncio.to_thread(result.open) as file:
+        digest = await store(link, file, result.size_bytes)
+    with contextlib.suppress(
+        OSError
+    ):  # The process may have removed it by now; what it left goes with the workspace.
+        await asyncio.to_thread(result.unlink)
+    return Payload(blob=digest, size_bytes=result.size_bytes)

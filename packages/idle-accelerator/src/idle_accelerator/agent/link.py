@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 
 from idle_accelerator.errors import Unavailable
-from idle_accelerator.sdk.blobs import Blobs, measure_file
+from idle_accelerator.sdk.blobs import Blobs
 from idle_accelerator.sdk.transport import Transport
 from idle_accelerator.settings import Connection
 from idle_accelerator.wire.exchange import ExchangeAnswer, ExchangeRequest
@@ -72,15 +73,16 @@ class Link:
         await self._blobs.download(digest, to)
         self._moved((await asyncio.to_thread(to.stat)).st_size)
 
-    async def store_file(self, path: Path) -> tuple[str, int]:
-        """Has the scheduler keep the file's content; on return it is on its disk. Returns digest and size in bytes."""
-        digest, size_bytes = await asyncio.to_thread(measure_file, path)
-        await self._blobs.send_file(path, digest, size_bytes)
+    async def store_open(self, file: FileIO, digest: str, size_bytes: int) -> None:
+        """Has the scheduler keep the first ``size_bytes`` of an open file; on return they are on its disk.
+
+        Raises InvalidInput when they are not what the digest says: something still writes to it.
+        """
+        await self._blobs.send_open(file, digest, size_bytes)
         self._moved(size_bytes)
-        return digest, size_bytes
 
     async def store_bytes(self, content: bytes) -> str:
-        """As ``store_file``, for bytes in memory."""
+        """As ``store_open``, for bytes in memory; returns their digest."""
         digest = await self._blobs.upload_bytes(content)
         self._moved(len(content))
         return digest

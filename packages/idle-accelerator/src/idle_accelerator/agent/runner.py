@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from idle_accelerator.agent.sandbox import FreezeFailed, Guest
 from idle_accelerator.agent.single import Single, Workshop, ended_by_us, kill_guest
 from idle_accelerator.agent.slots import LINGER_S, FunctionJob
 from idle_accelerator.core.reclaim import Action, Instruction, next_deadline_s, reclaim
-from idle_accelerator.core.resources import demand, times
+from idle_accelerator.core.resources import demand, minus, times
 from idle_accelerator.wire.exchange import ExchangeAnswer, Order
 from idle_accelerator.wire.ids import AttemptRef
 from idle_accelerator.wire.jobs import Function, JobSpec
@@ -65,17 +65,29 @@ class Runner:
         if trouble is not None and now.lending in ("available", "lent"):
             return Offer(
                 lending="in_use",
-                free=self.hand.free_of(self._limits.total),
+                free=self.hand.free_of(self._lent()),
                 warm=self.hand.warm(),
                 reasons=(trouble,),
             )
         return Offer(
             lending=now.lending,
-            free=self.hand.free_of(self._limits.total),
+            free=self.hand.free_of(self._lent()),
             only_jobs=now.only_jobs,
             warm=self.hand.warm(),
             reasons=now.reasons,
         )
+
+    def _lent(self) -> Resources:
+        """All that is lent, less the disk that ended attempts still take."""
+        unwiped_bytes = self._shop.workspaces.unwiped_bytes
+        if not unwiped_bytes:
+            return self._limits.total
+        return minus(self._limits.total, Resources(disk_bytes=unwiped_bytes))
+
+    def troubles(self) -> tuple[Reason, ...]:
+        """What the owner of the machine should know of."""
+        stuck = self._shop.workspaces.stuck()
+        return () if stuck is None else (stuck,)
 
     def known_jobs(self) -> tuple[str, ...]:
         return tuple(self.hand.specs)
@@ -167,9 +179,12 @@ class Runner:
         self._changed()
 
     def _freeze_and_thaw(
-        self, instructions: Iterable[Instruction], attempts: dict[str, Attempt], now_s: float
+        self, instructions: Sequence[Instruction], attempts: dict[str, Attempt], now_s: float
     ) -> None:
         handled: dict[Guest, bool] = {}
+        for guest in {attempts[each.key].guest for each in instructions if each.action is Action.FREEZE}:
+            if guest is not None:
+                guest.begin_freeze()
         for instruction in instructions:
             attempt = attempts[instruction.key]
             guest = attempt.guest
@@ -286,9 +301,9 @@ class Runner:
 
     def _make_room(self, needed: Resources, now_s: float) -> bool:
         """Whether it fits now; warm processes without work make way."""
-        if times(self.hand.free_of(self._limits.total), needed) < 1:
+        if times(self.hand.free_of(self._lent()), needed) < 1:
             return False
-        if times(self.hand.free_of(self._limits.total, warm_counts=True), needed) < 1:
+        if times(self.hand.free_of(self._lent(), warm_counts=True), needed) < 1:
             for job in self.hand.jobs.values():
                 job.close_idle(for_s=0.0, now_s=now_s)
         return True

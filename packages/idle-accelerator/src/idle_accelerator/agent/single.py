@@ -15,17 +15,11 @@ from idle_accelerator.agent.journal import Journal
 from idle_accelerator.agent.link import Link
 from idle_accelerator.agent.outbox import Outbox
 from idle_accelerator.agent.output import StreamPump, cut
+from idle_accelerator.agent.outputs import caps_for, collect_outputs
 from idle_accelerator.agent.sandbox import Guest, GuestExit, GuestSpec, KillFailed, Sandbox, SpawnFailed
 from idle_accelerator.agent.workloads.contract import give_notice, task_environment
 from idle_accelerator.agent.workloads.function import FunctionHost, HostDied, Output, Returned
-from idle_accelerator.agent.workspace import (
-    BlobCache,
-    InputMissing,
-    Workspaces,
-    find_outputs,
-    store_outputs,
-    wipe_soon,
-)
+from idle_accelerator.agent.workspace import BlobCache, InputMissing, Workspaces
 from idle_accelerator.errors import IdleError, StorageFull, TooLarge, Unavailable
 from idle_accelerator.wire.exchange import AttemptReport, LogChunk
 from idle_accelerator.wire.jobs import Command, Function
@@ -46,6 +40,7 @@ class Ledger(Protocol):
 
     def add(self, pid: int) -> None: ...
     def discard(self, pid: int) -> None: ...
+    def add_cgroup(self, path: str) -> None: ...
     def add_job(self, name: str) -> None: ...
     def discard_job(self, name: str) -> None: ...
 
@@ -80,9 +75,17 @@ class Workshop:
     journal: Journal
     ledger: Ledger
     trouble: Trouble = field(default_factory=Trouble)
+    counted_groups: set[str] = field(default_factory=set[str])
+    """Control groups that the ledger knows. They hold the groups of all guests and outlive these, so that nothing is lost with one."""
 
     def guest_began(self, guest: Guest) -> None:
         self.journal.guest_started(guest.record)
+        if guest.cgroup is not None and guest.cgroup not in self.counted_groups:
+            self.counted_groups.add(guest.cgroup)
+            try:
+                self.ledger.add_cgroup(guest.cgroup)
+            except SenseError as error:
+                _log.info("the load of guests is counted by their trees alone: %s", error)
         if guest.job is not None:
             try:
                 self.ledger.add_job(guest.job)
@@ -142,7 +145,8 @@ class Single:
         finally:
             # After the report is filed: what a task made is not thrown away before it is safe.
             if self._workspace is not None:
-                await asyncio.shield(wipe_soon(self._workspace))
+                disk_bytes = self._attempt.spec.requirements.disk_bytes
+                await asyncio.shield(self._shop.workspaces.discard(self._workspace, disk_bytes=disk_bytes))
 
     async def _report(self) -> AttemptReport:
         attempt = self._attempt
@@ -197,7 +201,14 @@ class Single:
     async def _run_command(self, command: Command) -> AttemptReport:
         workspace = self._required_workspace()
         env = self._environment(workspace)
-        guest = await self._shop.sandbox.start(GuestSpec(argv=command.argv, workspace=workspace, env=env))
+        guest = await self._shop.sandbox.start(
+            GuestSpec(
+                argv=command.argv,
+                workspace=workspace,
+                env=env,
+                memory_bytes=self._attempt.spec.requirements.memory_bytes or None,
+            )
+        )
         self._begin(guest)
         pumps: list[StreamPump] = []
         if guest.stdout is not None:
@@ -250,6 +261,7 @@ class Single:
             job_id=self._attempt.ref.job_id,
             task_count=self._attempt.spec.tasks,
             grace_s=self._attempt.grace_s,
+            memory_bytes=self._attempt.spec.requirements.memory_bytes or None,
         )
         self._host = host
         self._begin(host.guest)
@@ -268,8 +280,12 @@ class Single:
             await self._end(host.guest)
         attempt = self._attempt
         if attempt.stale:
+            host.let_go()
             return self._left()
-        report = await patiently(attempt, lambda: outcome_of(returned, attempt, self._shop.link))
+        try:
+            report = await patiently(attempt, lambda: outcome_of(returned, attempt, self._shop.link))
+        finally:
+            host.let_go()
         kept = await self._with_outputs()
         update: dict[str, object] = {"artifacts": kept.artifacts}
         if report.state is AttemptState.SUCCEEDED and kept.reason is not None:
@@ -314,14 +330,15 @@ class Single:
         patterns = attempt.spec.outputs
         if not patterns:
             return attempt.report(AttemptState.SUCCEEDED, reason("task.done"))
-        found = await asyncio.to_thread(find_outputs, self._required_workspace(), patterns)
-        artifacts = await patiently(attempt, lambda: store_outputs(self._shop.link, found))
-        why = (
-            reason("task.done")
-            if found.refused is None
-            else reason("task.output_refused", detail=found.refused)
+        collected = await collect_outputs(
+            self._shop.link,
+            self._required_workspace(),
+            patterns,
+            caps_for(attempt.spec.requirements),
+            patiently=lambda keep: patiently(attempt, keep),
         )
-        return attempt.report(AttemptState.SUCCEEDED, why).model_copy(update={"artifacts": artifacts})
+        report = attempt.report(AttemptState.SUCCEEDED, collected.refused or reason("task.done"))
+        return report.model_copy(update={"artifacts": collected.artifacts})
 
     def _emit(self, chunk: LogChunk) -> None:
         if not self._attempt.stale:

@@ -20,7 +20,7 @@ from idle_accelerator.agent.sandbox import Guest, SpawnFailed
 from idle_accelerator.agent.single import Workshop, death_reason, ended_by_us, kill_guest, patiently
 from idle_accelerator.agent.workloads.contract import task_environment
 from idle_accelerator.agent.workloads.function import FunctionHost, HostDied, Output, Returned
-from idle_accelerator.agent.workspace import InputMissing, wipe_soon
+from idle_accelerator.agent.workspace import InputMissing
 from idle_accelerator.errors import IdleError, TooLarge
 from idle_accelerator.wire.ids import AttemptRef
 from idle_accelerator.wire.jobs import Function, JobSpec
@@ -266,6 +266,7 @@ class Slot:
                 task_count=job.spec.tasks,
                 grace_s=job.grace_s,
                 clean_cwd=True,
+                memory_bytes=job.spec.requirements.memory_bytes or None,
             )
             shop.guest_began(host.guest)
             try:
@@ -274,6 +275,7 @@ class Slot:
             finally:
                 await asyncio.shield(kill_guest(host.guest))
                 shop.guest_ended(host.guest)
+                host.let_go()
         except InputMissing as error:
             job.fail_next(reason("agent.input_missing", path=error.path, detail=error.detail[:500]))
         except (SpawnFailed, TooLarge) as error:
@@ -284,7 +286,7 @@ class Slot:
         finally:
             job.slots.remove(self)
             if workspace is not None:
-                await asyncio.shield(wipe_soon(workspace))
+                await asyncio.shield(shop.workspaces.discard(workspace))
             job.on_change()
 
     async def _converse(self, host: FunctionHost) -> None:

@@ -1,27 +1,39 @@
-"""Folders of attempts: made, filled with inputs, searched for outputs, wiped. Nothing of the owner's is ever in them.
+"""Folders of attempts: made, filled with inputs, wiped. Nothing of the owner's is ever in them.
 
-Inputs come by way of a cache of blobs by digest and are copied, never linked: a guest may write to what it was given.
+Inputs come by way of a cache of blobs by digest and are copied, never linked: a guest may write to what it was given. What it leaves
+is looked at in ``outputs``.
 """
 
 import asyncio
 import contextlib
 import logging
+import math
 import os
-import re
+import secrets
 import shutil
-import stat
-import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from idle_accelerator.agent.link import Link
+from idle_accelerator.agent.wiping import Wiping, rename_away
 from idle_accelerator.errors import IdleError, StorageFull, Unavailable
-from idle_accelerator.wire.jobs import Artifact, InputFile, check_workspace_path
+from idle_accelerator.wire.jobs import InputFile
+from idle_accelerator.wire.reasons import Reason, reason
 
 CACHE_LIMIT_BYTES = 4 * 1024**3
-OUTPUTS_LIMIT = 10_000
-DEPTH_LIMIT = 64
+RETRY_S: Final = 60.0
+"""Between tries to remove what could not be removed."""
+_OVER: Final = ".over-"
+"""Folders that wait to be removed."""
+_AT_ONCE: Final = 1000
+"""Names that are removed before anything else happens: all of most workspaces."""
+_AT_A_TIME: Final = 300
+"""Names that are removed between two pauses."""
+_PAUSE_S: Final = 0.02
+_LOOK_S: Final = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -34,15 +46,6 @@ class InputMissing(IdleError):
         super().__init__(f"input {path} could not be fetched: {detail}", field="inputs")
         self.path = path
         self.detail = detail
-
-
-@dataclass(frozen=True, kw_only=True)
-class FoundOutputs:
-    """What the patterns matched, and the first thing that was not taken along, in words."""
-
-    files: tuple[tuple[str, Path], ...]
-    """(path in the workspace, file)"""
-    refused: str | None
 
 
 class BlobCache:
@@ -82,18 +85,29 @@ class BlobCache:
 
 
 class Workspaces:
-    """All folders of this agent's attempts, below one directory that holds nothing else."""
+    """All folders of this agent's attempts, below one directory that holds nothing else.
+
+    A folder that is over is renamed first, so that no later attempt meets it, and then removed: a small one at once, the rest of a big
+    one in the background and slowly, since the disk is the owner's. What cannot be removed is tried again, and counts as used.
+    """
 
     def __init__(self, directory: Path, cache: BlobCache) -> None:
         self._directory = directory
         self._cache = cache
+        self._over: dict[Path, _Over] = {}
+        self._wiper: asyncio.Task[None] | None = None
+        self._closed = False
 
     def open(self) -> int:
-        """Makes the directory, and wipes what an agent that crashed left in it; returns how many folders that were."""
+        """Makes the directory, and takes in hand what an agent that crashed left in it; returns how many folders that were.
+
+        To be called in the event loop.
+        """
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        leftovers = list(self._directory.iterdir())
-        for leftover in leftovers:
-            wipe(leftover)
+        leftovers = [self._take_away(leftover, None) for leftover in list(self._directory.iterdir())]
+        for over in leftovers:
+            self._wipe_some(over, _AT_ONCE)
+        self._go_on()
         return len(leftovers)
 
     def make(self, name: str) -> Path:
@@ -112,146 +126,111 @@ class Workspaces:
                 raise InputMissing(item.path, error.message) from error
             await asyncio.to_thread(_place, source, workspace / item.path, executable=item.executable)
 
+    async def discard(self, workspace: Path, *, disk_bytes: int = 0) -> None:
+        """The attempt is over and its results are safe. Never fails; on return the folder is gone, or its removal goes on.
+
+        ``disk_bytes``: what counts as used until it is gone.
+        """
+
+        def begin() -> None:
+            self._wipe_some(self._take_away(workspace, disk_bytes), _AT_ONCE)
+
+        await asyncio.to_thread(begin)
+        self._go_on()
+
+    @property
+    def unwiped_bytes(self) -> int:
+        """What folders take of the disk that are over and not gone yet."""
+        return sum(over.used_bytes for over in list(self._over.values()))
+
+    def stuck(self) -> Reason | None:
+        """What could not be removed when it was last tried, for the owner of the machine."""
+        stuck = [over for over in list(self._over.values()) if over.tries]
+        if not stuck:
+            return None
+        first = stuck[0]
+        detail = f"{first.wiping.path}: {first.wiping.problem}"[:500]
+        return reason("agent.unwiped", count=len(stuck), detail=detail)
+
+    async def close(self) -> None:
+        """Stops removing; the next agent finds what is left."""
+        self._closed = True
+        if self._wiper is not None:
+            self._wiper.cancel()
+            await asyncio.gather(self._wiper, return_exceptions=True)
+
+    def _take_away(self, path: Path, disk_bytes: int | None) -> "_Over":
+        if not path.name.startswith(_OVER):
+            away = self._directory / f"{_OVER}{secrets.token_hex(8)}"
+            try:
+                rename_away(path, away)
+            except FileNotFoundError:
+                pass  # The task removed it itself.
+            except OSError as error:
+                _log.warning("the workspace %s could not be renamed: %s", path, error)
+                away = path
+            path = away
+        over = self._over[path] = _Over(
+            wiping=Wiping(path), used_bytes=disk_bytes or 0, is_counted=disk_bytes is not None
+        )
+        return over
+
+    def _wipe_some(self, over: "_Over", names: int) -> None:
+        """One step, and what follows from it."""
+        path = over.wiping.path
+        state = over.wiping.step(names)
+        if state == "gone":
+            if over.tries:
+                _log.info("the workspace %s is removed at last", path)
+            self._over.pop(path, None)
+        elif state == "stuck":
+            if not over.tries:
+                _log.warning(
+                    "the workspace %s could not be removed: %s; its %d bytes count as used, and it is tried again every %.0f s",
+                    path,
+                    over.wiping.problem,
+                    over.wiping.left_bytes,
+                    RETRY_S,
+                )
+            over.tries += 1
+            over.used_bytes = over.wiping.left_bytes if over.is_counted else 0
+            over.due_s = time.monotonic() + RETRY_S
+        else:
+            over.due_s = 0.0
+
+    def _go_on(self) -> None:
+        """In the background, where something is left."""
+        if self._over and not self._closed and (self._wiper is None or self._wiper.done()):
+            self._wiper = asyncio.create_task(self._wipe_slowly(), name="wipe workspaces")
+
+    async def _wipe_slowly(self) -> None:
+        while self._over:
+            now_s = time.monotonic()
+            due = [over for over in list(self._over.values()) if over.due_s <= now_s]
+            for over in due:
+                await asyncio.to_thread(self._wipe_some, over, _AT_A_TIME)
+                # The disk is busy for a third of the time at most.
+                await asyncio.sleep(max(_PAUSE_S, 2 * (time.monotonic() - now_s)))
+                now_s = time.monotonic()
+            if not due:
+                await asyncio.sleep(_LOOK_S)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Over:
+    """A folder that is to go."""
+
+    wiping: Wiping
+    used_bytes: int
+    is_counted: bool
+    """What an earlier agent left was missing from the free disk when this one began: it does not count again."""
+    tries: int = 0
+    """That failed."""
+    due_s: float = math.inf
+    """Not to be tried before; for its first step, whoever made it sees to that."""
+
 
 def _place(source: Path, target: Path, *, executable: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
     target.chmod(0o700 if executable else 0o600)
-
-
-def wipe(path: Path) -> None:
-    """Removes a folder, also where a guest took away its own rights to it, and makes sure that it is gone.
-
-    Raises OSError when something of it cannot be removed.
-    """
-    if path.is_symlink() or not path.is_dir():
-        path.unlink(missing_ok=True)
-        return
-
-    def allow_and_retry(remove: Callable[[str], object], name: str, error: BaseException) -> None:
-        if isinstance(error, FileNotFoundError):
-            return
-        for place in (os.path.dirname(name), name):  # noqa: PTH120  # rmtree speaks in strings
-            if not os.path.islink(place):  # noqa: PTH114  # as above
-                os.chmod(place, stat.S_IRWXU)  # noqa: PTH101  # as above
-        if os.path.isdir(name) and not os.path.islink(name):  # noqa: PTH112, PTH114  # as above
-            shutil.rmtree(name)
-        else:
-            remove(name)
-
-    if sys.version_info >= (3, 12):
-        shutil.rmtree(path, onexc=allow_and_retry)
-    else:
-        shutil.rmtree(path, onerror=lambda remove, name, info: allow_and_retry(remove, name, info[1]))
-    if path.exists():
-        raise OSError(f"{path} is still there after it was removed")
-
-
-async def wipe_soon(path: Path) -> None:
-    """``wipe`` off the event loop; what cannot be removed now is tried again at the agent's next start."""
-    try:
-        await asyncio.to_thread(wipe, path)
-    except OSError as error:
-        _log.warning(
-            "the workspace %s could not be removed: %s; it is tried again at the next start", path, error
-        )
-
-
-def find_outputs(workspace: Path, patterns: Sequence[str]) -> FoundOutputs:
-    """Regular files that the patterns match. The task must be dead: nothing may move while this looks.
-
-    Patterns are those of a shell: ``*`` and ``?`` within a name, ``[…]``, ``**`` for any folders; a leading dot is matched
-    by a dot only. Links are never followed or taken, since they may point out of the workspace.
-    """
-    found: dict[str, Path] = {}
-    refused: str | None = None
-    for pattern in patterns:
-        matched = False
-        for path, file in _matches(workspace, "", tuple(pattern.split("/")), DEPTH_LIMIT):
-            matched = True
-            why = _why_not(path, file)
-            if why is None and path not in found and len(found) >= OUTPUTS_LIMIT:
-                why = f"there are more than {OUTPUTS_LIMIT} outputs"
-            if why is None:
-                found[path] = file
-            elif refused is None:
-                refused = why
-        if not matched and refused is None:
-            refused = f"nothing matches {pattern!r}"
-    return FoundOutputs(files=tuple(sorted(found.items())), refused=refused)
-
-
-def _matches(folder: Path, prefix: str, parts: tuple[str, ...], depth: int) -> Iterator[tuple[str, Path]]:
-    """(path, entry) of everything but folders that the parts match below ``folder``."""
-    if not parts or depth == 0:
-        return
-    part, rest = parts[0], parts[1:]
-    if part == "**":
-        yield from _matches(folder, prefix, rest or ("*",), depth)
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:
-        return
-    for entry in entries:
-        if entry.name.startswith(".") and not part.startswith("."):
-            continue
-        path = f"{prefix}{entry.name}"
-        is_folder = entry.is_dir(follow_symlinks=False)
-        if part == "**":
-            if is_folder:
-                yield from _matches(Path(entry.path), f"{path}/", parts, depth - 1)
-        elif _name_matches(entry.name, part):
-            if rest and is_folder:
-                yield from _matches(Path(entry.path), f"{path}/", rest, depth - 1)
-            elif not rest and not is_folder:
-                yield path, Path(entry.path)
-
-
-def _name_matches(name: str, pattern: str) -> bool:
-    expression = ""
-    position = 0
-    while position < len(pattern):
-        sign = pattern[position]
-        position += 1
-        if sign == "*":
-            expression += ".*"
-        elif sign == "?":
-            expression += "."
-        elif sign == "[" and (end := pattern.find("]", position + 1)) > 0:
-            inner = pattern[position:end].replace("\\", "\\\\")
-            expression += f"[{'^' + inner[1:] if inner.startswith('!') else inner}]"
-            position = end + 1
-        else:
-            expression += re.escape(sign)
-    try:
-        return re.fullmatch(expression, name, re.DOTALL) is not None
-    except re.error:
-        return name == pattern
-
-
-def _why_not(path: str, file: Path) -> str | None:
-    shown = path.encode("ascii", "backslashreplace").decode()[:200]
-    try:
-        check_workspace_path(path)
-        path.encode()
-    except ValueError as error:
-        return f"the name {shown!r} {error}"
-    if len(path) > 1000:
-        return f"the path {shown!r} is longer than 1000 characters"
-    status = file.lstat()
-    if stat.S_ISLNK(status.st_mode):
-        return f"{shown} is a link"
-    if not stat.S_ISREG(status.st_mode):
-        return f"{shown} is no regular file"
-    if status.st_nlink > 1:
-        return f"{shown} has more than one name (hard link)"
-    return None
-
-
-async def store_outputs(link: Link, found: FoundOutputs) -> tuple[Artifact, ...]:
-    """Has the scheduler keep every file. Raises Unavailable or StorageFull of the scheduler, InvalidInput for what cannot be read."""
-    artifacts: list[Artifact] = []
-    for path, file in found.files:
-        digest, size_bytes = await link.store_file(file)
-        artifacts.append(Artifact(path=path, digest=digest, size_bytes=size_bytes))
-    return tuple(artifacts)

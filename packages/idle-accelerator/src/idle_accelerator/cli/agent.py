@@ -66,6 +66,16 @@ def agent(
         ),
     ] = None,
     policy: PolicyFlag = "desktop",
+    sandbox: Annotated[
+        str,
+        typer.Option(
+            "--sandbox",
+            metavar="auto|bubblewrap|process",
+            help="How work is kept apart from you. auto: not at all for a scheduler on this machine, by the strongest way that"
+            " holds for any other. process: you trust everybody who has the pool's key.",
+            rich_help_panel=_LENDING,
+        ),
+    ] = "auto",
     lend_for: Annotated[
         str | None,
         typer.Option(
@@ -119,6 +129,7 @@ def agent(
             raise InvalidInput("must be more than nothing.", field=flag, hint="Leave it out to lend all.")
 
     from idle_accelerator.agent.app import AgentConfig, run_agent  # noqa: PLC0415  # 0.5 s of imports
+    from idle_accelerator.agent.sandbox import choice  # noqa: PLC0415  # as above
 
     config = AgentConfig(
         scheduler_url=place.url,
@@ -130,6 +141,7 @@ def agent(
         memory_bytes=memory_bytes,
         disk_bytes=None if disk is None else parse_size(disk, field="--disk"),
         labels=pairs(label, flag="--label", example="room=12"),
+        sandbox=choice.check(sandbox),
         lend_for_s=_duration(lend_for, flag="--lend-for"),
         vacate_after_s=parse_duration(vacate_after, field="--vacate-after"),
         grace_s=parse_duration(grace, field="--grace"),

@@ -58,6 +58,7 @@ def examine(scheduler: str | None, key: str | None) -> Iterator[Finding]:
     yield Finding(level="ok", subject="platform", found=f"{platform.platform()}, {os.cpu_count()} CPUs")
     yield _sqlite()
     yield from _guarded("isolation", _sandbox)
+    yield from _guarded("guests", _mechanisms)
     yield from _guarded("idleness", _idleness)
     yield from _guarded("data directory", _data_dirs)
     yield from _guarded("agent", _agents)
@@ -100,17 +101,42 @@ def _sqlite() -> Finding:
 
 
 def _sandbox() -> Iterator[Finding]:
-    from idle_accelerator.agent.sandbox import open_sandbox  # noqa: PLC0415  # imported when needed
+    """What an agent of somebody else's pool would find, tried now."""
+    import tempfile  # noqa: PLC0415  # imported when needed
 
-    sandbox = open_sandbox()
-    isolated = sandbox.tier != "process"
-    yield Finding(
-        level="ok" if isolated else "warn",
-        subject="isolation",
-        found=f"tier {sandbox.tier} ({sandbox.verified})"
-        + ("" if isolated else ": tasks run as your user and can read what you can read"),
-        advice="" if isolated else "Join pools only of people whom you would let use this machine.",
-    )
+    from idle_accelerator.agent.sandbox import NoSandbox  # noqa: PLC0415  # as above
+    from idle_accelerator.agent.sandbox.choice import strongest  # noqa: PLC0415  # as above
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            chosen = strongest(Path(folder))
+        except NoSandbox as error:
+            yield Finding(
+                level="warn",
+                subject="isolation",
+                found=f"none for other people's pools: {error.failing}: {error.message}",
+                advice=error.hint or "",
+            )
+            return
+    first, *more = chosen.sentences
+    yield Finding(level="ok", subject="isolation", found=first)
+    for sentence in more:
+        yield Finding(level="warn", subject="isolation", found=sentence)
+    for name, text in chosen.isolation.model_dump(exclude={"tier", "probed_at"}).items():
+        yield Finding(level="ok", subject=f"isolation {name}", found=text)
+
+
+def _mechanisms() -> Iterator[Finding]:
+    """How guests of any tier are stopped, killed, weighed and limited."""
+    from idle_accelerator.agent.sandbox import mechanisms  # noqa: PLC0415  # as above
+
+    for found in mechanisms():
+        yield Finding(
+            level="ok" if found.how else "warn",
+            subject=f"guests {found.purpose}",
+            found=found.how or "no limit",
+            advice=found.lacking,
+        )
 
 
 def _idleness() -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from idle_accelerator.cli.terminal import shorten, show, show_fields, show_json,
 from idle_accelerator.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from idle_accelerator.wire.nodes import NodeView
+    from idle_accelerator.wire.nodes import NodeFacts, NodeView
     from idle_accelerator.wire.resources import Resources
 
 NodeArgument = Annotated[
@@ -93,13 +93,24 @@ def _show_node(view: "NodeView") -> None:
             ("free", _amounts(view.free)),
             ("GPUs", ", ".join(facts.gpu_names)),
             ("labels", ", ".join(f"{name}={value}" for name, value in facts.labels.items())),
-            ("isolation", "none: a plain process" if facts.sandbox_tier == "process" else facts.sandbox_tier),
+            ("isolation", _isolation(facts)),
             ("idle when", "\n".join(facts.idleness)),
             ("software", f"agent {facts.agent_version}, Python {facts.python}"),
             ("joined", ago(view.enrolled_at)),
             ("seen", ago(view.last_seen_at)),
         )
     )
+
+
+def _isolation(facts: "NodeFacts") -> str:
+    """The tier, and line by line what it holds."""
+    tier = "none: a plain process" if facts.sandbox_tier == "process" else facts.sandbox_tier
+    held = facts.isolation
+    if held is None:
+        return tier
+    lines = held.model_dump(exclude={"tier", "probed_at"})
+    tried = [] if held.probed_at is None else [f"tried on {held.probed_at:%Y-%m-%d %H:%M} UTC"]
+    return "\n".join([tier, *(f"{name}: {text}" for name, text in lines.items()), *tried])
 
 
 def _amounts(resources: "Resources") -> str:

@@ -1,13 +1,14 @@
 """Where output files go. Their names come from nodes, so they are hostile: none leads out of the folder asked for."""
 
 import re
+import unicodedata
 from pathlib import Path
 
 from idle_accelerator.errors import InvalidInput
 from idle_accelerator.wire.jobs import check_workspace_path
 
 _WINDOWS_SIGNS = re.compile(r'[<>:"|?*\x00-\x1f]')
-_WINDOWS_DEVICES = re.compile(
+WINDOWS_DEVICES = re.compile(
     r"^(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?$", re.IGNORECASE
 )
 
@@ -30,13 +31,16 @@ class Placer:
         parts = path.split("/")
         if self._windows:
             for part in parts:
-                if _WINDOWS_SIGNS.search(part) or _WINDOWS_DEVICES.match(part) or part.endswith((" ", ".")):
+                if _WINDOWS_SIGNS.search(part) or WINDOWS_DEVICES.match(part) or part.endswith((" ", ".")):
                     raise _refused(path, f"Windows cannot hold a file named {part!r}")
         target = self._root.joinpath(*([folder] if folder else []), *parts)
         # A link that stands in the folder already may lead elsewhere.
         if not target.parent.resolve().is_relative_to(self._root.resolve()):
             raise _refused(path, "a link in the folder leads out of it")
-        known = str(target).casefold() if self._ignores_case else str(target)
+        known = str(target)
+        if self._ignores_case:
+            # macOS takes both ways to write an é for the same name as well.
+            known = unicodedata.normalize("NFC", known.casefold())
         if known in self._taken:
             raise _refused(path, "another output has the same name here")
         self._taken.add(known)

@@ -17,6 +17,8 @@ from idle_accelerator.wire.units import format_size
 _PIECE_BYTES = 1024 * 1024
 _TRIES = 2
 """A download that arrives damaged is tried once more."""
+_NAME_SHOWN = 40
+"""Letters of a name, of four bytes at most, that its unfinished file begins with: names end at 255 bytes."""
 Sent = Callable[[int], None]
 
 
@@ -55,6 +57,11 @@ class Blobs:
         elif sent is not None:
             sent(size)
 
+    async def send_open(self, file: IO[bytes], digest: str, size: int) -> None:
+        """As send_file, for a file that is open, of which ``size`` bytes from its beginning were measured."""
+        if not await self.has(digest):
+            await self._put(digest, size, lambda: _pieces_of(file, size))
+
     async def _put(self, digest: str, size: int, content: bytes | Callable[[], AsyncIterator[bytes]]) -> None:
         headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
         await self._transport.request("PUT", f"/v1/blobs/{digest}", content=content, headers=headers)
@@ -76,7 +83,7 @@ class Blobs:
 
         Nothing is left behind unless the whole content has arrived and was verified.
         """
-        partial = to.with_name(f".{to.name[:100]}.{os.urandom(4).hex()}.part")
+        partial = to.with_name(f".{to.name[:_NAME_SHOWN]}.{os.urandom(4).hex()}.part")
         try:
             await asyncio.to_thread(to.parent.mkdir, parents=True, exist_ok=True)
             for _ in range(_TRIES):
@@ -141,11 +148,23 @@ async def _pieces(path: Path, size: int, sent: Sent | None) -> AsyncIterator[byt
             if sent is not None:
                 sent(len(piece))
     if left != 0:
-        raise InvalidInput(
-            f"{path} changed while it was sent.",
-            field="inputs",
-            hint="Submit again when nothing writes to it.",
-        )
+        raise _changed(str(path), field="inputs")
+
+
+async def _pieces_of(file: IO[bytes], size: int) -> AsyncIterator[bytes]:
+    file.seek(0)
+    left = size
+    while left and (piece := await asyncio.to_thread(file.read, min(left, _PIECE_BYTES))):
+        left -= len(piece)
+        yield piece
+    if left:
+        raise _changed("the file", field="content")
+
+
+def _changed(what: str, *, field: str) -> InvalidInput:
+    return InvalidInput(
+        f"{what} changed while it was sent.", field=field, hint="Submit again when nothing writes to it."
+    )
 
 
 def measure_file(path: Path) -> tuple[str, int]:

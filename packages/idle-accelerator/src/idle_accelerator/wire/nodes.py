@@ -16,6 +16,27 @@ Lending = Literal["available", "settling", "in_use", "paused", "lent", "draining
 owner's word · lent: by its owner's word, though in use · draining: takes nothing new · offline: the scheduler hears nothing."""
 
 
+class Isolation(WireModel):
+    """How a node keeps its guests apart from its owner, one line for each thing that an owner may ask.
+
+    A line names what does it, as it was tried at the agent's start; it begins with ``none`` where nothing is claimed, and with
+    ``fails`` where what was claimed did not hold.
+    """
+
+    tier: Text
+    fs: Text = Field(description="The owner's files, and writing outside the workspace.")
+    net: Text = Field(description="Other machines, and the owner's own ports and sockets.")
+    pidns: Text = Field(description="The owner's processes: seeing, signalling, tracing them.")
+    calls: Text = Field(description="System calls that no task needs.")
+    mem: Text = Field(description="A limit on memory.")
+    disk: Text = Field(description="A limit on what is written.")
+    freeze: Text = Field(description="Standing still when the owner returns.")
+    prio: Text = Field(description="Staying at the lowest priority.")
+    kill: Text = Field(description="Leaving nothing behind.")
+    gpu: Text = Field(description="Devices of graphics cards.")
+    probed_at: datetime | None = Field(default=None, description="None: this tier claims nothing to try.")
+
+
 class NodeFacts(WireModel):
     """What the agent found out about its machine when it started."""
 
@@ -29,6 +50,9 @@ class NodeFacts(WireModel):
     labels: dict[Text, Text] = Field(default_factory=dict, max_length=100)
     sandbox_tier: Text = Field(
         default="process", description="'process' is a plain subprocess: no isolation."
+    )
+    isolation: Isolation | None = Field(
+        default=None, description="What the tier was found to hold; None from agents that do not say."
     )
     agent_version: Text = ""
     idleness: tuple[Text, ...] = Field(

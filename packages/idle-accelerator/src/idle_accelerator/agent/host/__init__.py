@@ -15,16 +15,17 @@ from idle_accelerator.agent.host.types import (
     GuestUsage,
     KillFailed,
     Launch,
+    Mechanism,
     SpawnFailed,
     Verified,
 )
 
 if sys.platform == "linux":
-    from idle_accelerator.agent.host.linux import VERIFIED, kill_leftovers, spawn
+    from idle_accelerator.agent.host.linux import VERIFIED, found_mechanisms, kill_leftovers, spawn
 elif sys.platform == "darwin":
-    from idle_accelerator.agent.host.macos import VERIFIED, kill_leftovers, spawn
+    from idle_accelerator.agent.host.macos import VERIFIED, found_mechanisms, kill_leftovers, spawn
 elif sys.platform == "win32":
-    from idle_accelerator.agent.host.windows import VERIFIED, kill_leftovers, spawn
+    from idle_accelerator.agent.host.windows import VERIFIED, found_mechanisms, kill_leftovers, spawn
 else:
     raise ImportError(f"No agent runs on {sys.platform} yet: there are files for linux, darwin and win32.")
 
@@ -38,9 +39,11 @@ __all__ = [
     "GuestUsage",
     "KillFailed",
     "Launch",
+    "Mechanism",
     "SpawnFailed",
     "Verified",
     "kill_leftovers",
+    "mechanisms",
     "open_forker",
     "spawn",
 ]
@@ -53,3 +56,11 @@ def open_forker() -> Forker | None:
 
         return forker.Forker()
     return None
+
+
+def mechanisms() -> tuple[Mechanism, ...]:
+    """How this machine stops, kills, weighs and limits guests, found by trying once; each has a ``sentence`` for people.
+
+    The first call may take some tens of milliseconds.
+    """
+    return found_mechanisms()

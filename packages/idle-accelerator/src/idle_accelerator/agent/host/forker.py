@@ -1,8 +1,7 @@
-"""Linux: guests that are forked from a template process instead of started anew. See ``template``."""
+"""Linux: guests that are made by a template process instead of started anew. See ``template``."""
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -10,11 +9,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import IO, Final, Self
+from typing import Any, Final
 
-from idle_accelerator.agent.host import linux, posix, procfs, template
+from idle_accelerator.agent.host import cgroups, linux, posix, priority, probing, procfs, reserve, template
 from idle_accelerator.agent.host.types import Guest, GuestRecord, Launch, SpawnFailed
 
 if sys.platform != "linux":
@@ -22,10 +21,13 @@ if sys.platform != "linux":
 
 _LOG: Final = logging.getLogger(__name__)
 _READY_LIMIT_S: Final = 30.0
-_ANSWER_LIMIT_S: Final = 10.0
 _RETRY_AFTER_S: Final = 30.0
 _REST_AFTER_S: Final = 60.0
 """Template and reserve end when nothing was started for so long: an agent at rest holds no extra processes."""
+_OPTIONS: Final = {True: ("-I",), False: ("-ISXutf8",)}
+"""Of the interpreter: with a program to load, and without."""
+_MOST_TEXT: Final = 1024 * 1024
+"""Characters of arguments and environment that are handed on."""
 _LAST_WORDS_BYTES: Final = 64 * 1024
 _LOCALE: Final = ("LANG", "LC_ALL", "LC_CTYPE")
 """What an interpreter reads at its start even when isolated (-I): a template serves one combination of them."""
@@ -33,24 +35,23 @@ _READ_AT_EXEC: Final = ("LD_", "GLIBC_", "MALLOC_")
 """Variables that the loader and the C library read before any program runs, so that a fork cannot follow them."""
 
 
-class _TemplateFailed(Exception):
-    """No guest came of this request: start it plainly."""
-
-    def __init__(self, reason: str, *, retry_after_s: float = 0.0) -> None:
-        super().__init__(reason)
-        self.retry_after_s = retry_after_s
-
-
 class Forker:
-    """Starts guests by templates, one for each program, and plainly where that does not serve."""
+    """Starts guests by templates, one for each Python program and one for all other programs, and plainly where that does not serve."""
 
     def __init__(self) -> None:
         self._templates: dict[tuple[str, ...], _Template] = {}
         self._not_before: dict[tuple[str, ...], float] = {}
 
     async def spawn(self, launch: Launch) -> Guest:
-        """As ``linux.spawn``. Raises SpawnFailed."""
-        starting = asyncio.create_task(self._spawn(launch))
+        """See ``types.Forker``."""
+        return await self._uninterrupted(self._by_template(launch, _key(launch)))
+
+    async def start(self, launch: Launch) -> Guest:
+        """See ``types.Forker``."""
+        return await self._uninterrupted(self._by_template(launch, _key_of_any(launch)))
+
+    async def _uninterrupted(self, spawning: Coroutine[Any, Any, Guest]) -> Guest:
+        starting = asyncio.create_task(spawning)
         try:
             return await asyncio.shield(starting)
         except asyncio.CancelledError:
@@ -66,38 +67,46 @@ class Forker:
         self._not_before.clear()
         for each in templates:
             await each.close()
+        probing.homes().close()
 
-    async def _spawn(self, launch: Launch) -> Guest:
-        key = _key(launch)
+    async def _by_template(self, launch: Launch, key: tuple[str, ...] | None) -> Guest:
         if key is None or time.monotonic() < self._not_before.get(key, 0.0):
             return await linux.spawn(launch)
-        system = linux.System()  # from here on orphans come to this program
-        _, _, program = launch.argv
         used = self._templates.get(key)
         if used is None:
-            locale = {name: launch.env[name] for name in _LOCALE if name in launch.env}
-            used = self._templates[key] = _Template(program, locale, nice=launch.nice)
+            program = key[0]
+            locale = {name: launch.env[name] for name in _LOCALE if name in launch.env} if program else {}
+            used = self._templates[key] = _Template(
+                program, locale, nice=launch.nice, limited=linux.is_limited(launch)
+            )
         try:
-            started, brand = await used.fork(launch)
-        except _TemplateFailed as failure:
-            _LOG.warning("%s is started without its template: %s", program, failure)
+            started, system, brand = await used.fork(launch)
+        except reserve.TemplateFailed as failure:
+            if not isinstance(failure, reserve.CannotBecome):  # a plain start tells that best
+                _LOG.warning("%s is started without its template: %s", launch.argv[0], failure)
             self._not_before[key] = time.monotonic() + failure.retry_after_s
             return await linux.spawn(launch)
-        return await posix.supervise(started, launch, brand, system)
+        try:
+            return await posix.supervise(started, launch, brand, system)
+        except BaseException:
+            system.abandon()
+            raise
 
 
 class _Template:
     """The agent's side of one template process and its reserve. The template starts at the first request, the reserve
     is made after it, and both anew should they have died. Unused for a minute, they end until the next."""
 
-    def __init__(self, program: str, env: Mapping[str, str], *, nice: bool) -> None:
-        """``nice``: it makes reserves at the lowest priority, which the guests that come of them keep."""
+    def __init__(self, program: str, env: Mapping[str, str], *, nice: bool, limited: bool) -> None:
+        """``program`` is empty where reserves become what the launch names. ``nice``: it makes reserves at the lowest priority, which
+        the guests that come of them keep. ``limited``: with groups that can be limited."""
         self._program = program
         self._env = env
         self._nice = nice
+        self._limited = limited
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
-        self._reserve: _Reserve | None = None
+        self._reserve: reserve.Reserve | None = None
         self._turn = asyncio.Lock()
         """Held while the template is asked for something."""
         self._restocking: asyncio.Task[None] | None = None
@@ -105,24 +114,23 @@ class _Template:
         self._rest: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def fork(self, launch: Launch) -> tuple[posix.Started, str]:
-        """A guest, ready to be supervised, and its brand. Raises _TemplateFailed, and then nothing of it lives."""
-        text = json.dumps({"cwd": str(launch.cwd), "env": dict(launch.env)}).encode()
-        request = template.LAUNCH.pack(len(text)) + text
+    async def fork(self, launch: Launch) -> tuple[posix.Started, linux.System, str]:
+        """A guest, ready to be supervised, and its brand. Raises reserve.TemplateFailed, and then nothing of it lives."""
         self._stay()
-        with _Streams(launch) as streams:
+        becomes_another = not self._program
+        with reserve.Files(launch) as files:
             try:
-                reserve = self._take() or await self._make_in_turn()
+                used = self._take() or await self._make_in_turn()
                 try:
-                    await reserve.launch(request, streams.theirs)
+                    await used.launch(launch, files, becomes_another=becomes_another)
                 except (EOFError, ConnectionError):  # somebody has killed it
-                    reserve = await self._make_in_turn()
-                    await reserve.launch(request, streams.theirs)
+                    used = await self._make_in_turn()
+                    await used.launch(launch, files, becomes_another=becomes_another)
             except (OSError, EOFError) as error:
-                raise _TemplateFailed(f"it does not answer ({error!r}).") from error
+                raise reserve.TemplateFailed(f"it does not answer ({error!r}).") from error
             if self._restocking is None and not self._closed:
                 self._restocking = asyncio.create_task(self._restock(), name=f"reserve of {self._program}")
-            return streams.keep(reserve.pid), reserve.brand
+            return files.keep(used.pid), used.system, used.brand
 
     async def close(self) -> None:
         self._closed = True
@@ -134,11 +142,11 @@ class _Template:
         async with self._turn:
             self._end()
 
-    def _take(self) -> "_Reserve | None":
+    def _take(self) -> reserve.Reserve | None:
         taken, self._reserve = self._reserve, None
         return taken if taken is not None and taken.lives else None
 
-    async def _make_in_turn(self) -> "_Reserve":
+    async def _make_in_turn(self) -> reserve.Reserve:
         async with self._turn:
             return self._take() or await self._make_or_again()
 
@@ -148,43 +156,54 @@ class _Template:
             async with self._turn:
                 if self._reserve is None or not self._reserve.lives:
                     self._reserve = await self._make_or_again()
-        except (OSError, EOFError, _TemplateFailed) as failure:
+        except (OSError, EOFError, reserve.TemplateFailed) as failure:
             # Whoever needs it next makes it, or hears why not.
             _LOG.info("there is no reserve of %s: %s", self._program, failure)
         finally:
             self._restocking = None
 
-    async def _make_or_again(self) -> "_Reserve":
+    async def _make_or_again(self) -> reserve.Reserve:
         try:
             return await self._make()
         except (EOFError, ConnectionError):  # somebody has killed the template
             return await self._make()
 
-    async def _make(self) -> "_Reserve":
-        """Raises OSError, EOFError or _TemplateFailed, and then nothing of it lives."""
+    async def _make(self) -> reserve.Reserve:
+        """Raises OSError, EOFError or reserve.TemplateFailed, and then nothing of it lives."""
         channel = await self._open_channel()
-        brand = linux.new_brand()
+        group = linux.make_group(nice=self._nice, limited=self._limited)
+        system = linux.System(group)  # from here on orphans come to this program
+        brand = linux.new_brand() if group is None else group.name
         ours, theirs = socket.socketpair()
         try:
             ours.setblocking(False)
-            async with asyncio.timeout(_ANSWER_LIMIT_S):
-                with theirs:
+            async with asyncio.timeout(reserve.ANSWER_LIMIT_S):
+                with theirs, contextlib.ExitStack() as opened:
+                    doors = [] if group is None else group.open_doors(opened)
+                    order = template.MAKE.pack(int(brand), group is not None and group.version == cgroups.NEW)
                     # The buffer is empty, since every request is answered before the next: this takes all of it.
-                    socket.send_fds(channel, [template.MAKE.pack(int(brand))], [theirs.fileno()])
-                pid, number = template.MADE.unpack(await _receive(channel, template.MADE.size))
-            _refuse(number)
-            return _Reserve(pid, brand, ours)
+                    socket.send_fds(channel, [order], [theirs.fileno(), *doors])
+                pid, number, outside = template.MADE.unpack(
+                    await reserve.receive(channel, template.MADE.size)
+                )
+            reserve.refuse(number)
+            if outside:
+                # It is found by its tree and brand alone.
+                _LOG.warning("a guest has no group: %s", os.strerror(outside))
+                system.leave()
+            return reserve.Reserve(pid, system, brand, ours)
         except BaseException as error:
             ours.close()
-            if not isinstance(error, _TemplateFailed):
+            if not isinstance(error, reserve.TemplateFailed):
                 # Whatever it was about to make is not to live, and its next answer would be to this request.
                 self._end()
             _sweep(brand)
+            system.abandon()
             raise
 
     async def _open_channel(self) -> socket.socket:
         if self._closed:
-            raise _TemplateFailed("the sandbox was closed meanwhile.")
+            raise reserve.TemplateFailed("the sandbox was closed meanwhile.")
         if self._channel is not None and self._process is not None and self._process.poll() is None:
             return self._channel
         self._end()
@@ -195,13 +214,13 @@ class _Template:
             with theirs:
                 self._process = self._launch(theirs.fileno())
             if self._nice:
-                linux.lower(self._process.pid)
+                await asyncio.to_thread(priority.lower_session, self._process.pid)
             async with asyncio.timeout(_READY_LIMIT_S):
-                await _receive(ours, len(template.READY))
+                await reserve.receive(ours, len(template.READY))
         except (OSError, EOFError) as error:
             said = self._last_words()
             self._end()
-            raise _TemplateFailed(
+            raise reserve.TemplateFailed(
                 f"it did not load ({error!r}): {said}", retry_after_s=_RETRY_AFTER_S
             ) from error
         except asyncio.CancelledError:
@@ -216,7 +235,10 @@ class _Template:
         # Pipes, so that the interpreter's three stream objects are what a guest needs. No more than what
         # a program's loading prints may pass through them.
         return subprocess.Popen(
-            [sys.executable, "-I", template.__file__, str(channel), self._program],
+            [
+                *(sys.executable, *_OPTIONS[bool(self._program)], template.__file__, str(channel)),
+                *([self._program] if self._program else []),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -266,82 +288,6 @@ class _Template:
             self._process = None
 
 
-class _Reserve:
-    """A guest to be. It has loaded the program, carries its brand, is a child of this program and in a session of
-    its own; it has no stream, directory or environment yet, and waits for them on its socket."""
-
-    def __init__(self, pid: int, brand: str, line: socket.socket) -> None:
-        self.pid: Final = pid
-        self.brand: Final = brand
-        self._line = line
-        self.lives = True
-        self._cancel_watch = linux.System().watch_exit(pid, self.end)
-
-    async def launch(self, request: bytes, streams: list[int]) -> None:
-        """Let it be a guest. Raises OSError, EOFError or _TemplateFailed, and then it does not live."""
-        self._cancel_watch()
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(_ANSWER_LIMIT_S):
-                sent = socket.send_fds(self._line, [request], streams)
-                if sent < len(request):
-                    await loop.sock_sendall(self._line, memoryview(request)[sent:])
-                (number,) = template.TAKEN.unpack(await _receive(self._line, template.TAKEN.size))
-            _refuse(number)
-        except BaseException:
-            self.end()
-            raise
-        self._line.close()
-
-    def end(self) -> None:
-        """Kill and collect it; nothing happens if that was done."""
-        if self.lives:
-            self.lives = False
-            self._cancel_watch()
-            self._line.close()
-            with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                os.kill(self.pid, signal.SIGKILL)
-                os.waitpid(self.pid, 0)
-
-
-class _Streams:
-    """Three streams of a guest to be. On exit the guest's ends are closed, and this program's too unless kept."""
-
-    def __init__(self, launch: Launch) -> None:
-        self.theirs: list[int] = []
-        self._ours: list[IO[bytes] | None] = []
-        try:
-            for kind, mode in ((launch.stdin, "wb"), (launch.stdout, "rb"), (launch.stderr, "rb")):
-                if kind == "null":
-                    self.theirs.append(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
-                    self._ours.append(None)
-                else:
-                    reading, writing = os.pipe()
-                    theirs, ours = (reading, writing) if mode == "wb" else (writing, reading)
-                    self.theirs.append(theirs)
-                    self._ours.append(open(ours, mode, buffering=0))  # noqa: SIM115, PTH123
-                    if mode == "wb" and launch.first_input:
-                        os.write(ours, launch.first_input)
-        except OSError as error:
-            self.__exit__()
-            raise _TemplateFailed(f"there are no pipes for it: {error.strerror}.") from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for descriptor in self.theirs:
-            os.close(descriptor)
-        for pipe in self._ours:
-            if pipe is not None:
-                pipe.close()
-
-    def keep(self, pid: int) -> posix.Started:
-        stdin, stdout, stderr = self._ours
-        self._ours = []
-        return posix.Started(pid=pid, stdin=stdin, stdout=stdout, stderr=stderr)
-
-
 def _key(launch: Launch) -> tuple[str, ...] | None:
     """Which template serves this launch; None when only a plain start gives what it asks for, or its error."""
     match launch.argv:
@@ -357,23 +303,24 @@ def _key(launch: Launch) -> tuple[str, ...] | None:
         or "\0" in names_and_values
     ):
         return None
-    return (program, str(launch.nice), *(launch.env.get(name, "") for name in _LOCALE))
+    settings = (str(launch.nice), str(linux.is_limited(launch)))
+    return (program, *settings, *(launch.env.get(name, "") for name in _LOCALE))
 
 
-def _refuse(number: int) -> None:
-    """Raises _TemplateFailed for an errno other than 0."""
-    if number:
-        raise _TemplateFailed(f"it cannot fork: {os.strerror(number)}.")
-
-
-async def _receive(channel: socket.socket, size: int) -> bytes:
-    raw = b""
-    while len(raw) < size:
-        piece = await asyncio.get_running_loop().sock_recv(channel, size - len(raw))
-        if not piece:
-            raise EOFError("its socket was closed")
-        raw += piece
-    return raw
+def _key_of_any(launch: Launch) -> tuple[str, ...] | None:
+    """The same for starts of any program. Without groups they gain nothing by a template."""
+    if (
+        probing.found().places.tree is None
+        or not launch.argv
+        or not launch.cwd.is_dir()
+        or len(launch.descriptors) > template.MOST_FILES - 3
+        or any("=" in name or not name for name in launch.env)
+        or "\0" in (text := "".join((*launch.argv, *launch.env, *launch.env.values())))
+        or len(text) > _MOST_TEXT
+        or sys.getfilesystemencoding() != "utf-8"
+    ):
+        return None
+    return ("", str(launch.nice), str(linux.is_limited(launch)))
 
 
 def _collect_session(template: int) -> None:

@@ -78,7 +78,13 @@ KEEPER: Final = Keeper()
 
 
 def _line(record: "GuestRecord", *, keep: bool) -> bytes:
-    values = {"keep": keep, "pid": record.pid, "started": record.started, "brand": record.brand}
+    values = {
+        "keep": keep,
+        "pid": record.pid,
+        "started": record.started,
+        "brand": record.brand,
+        "group": record.group,
+    }
     return json.dumps(values).encode() + b"\n"
 
 

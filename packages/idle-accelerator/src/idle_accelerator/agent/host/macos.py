@@ -15,7 +15,7 @@ import select
 import struct
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -23,7 +23,7 @@ from typing import Final
 import psutil
 
 from idle_accelerator.agent.host import posix
-from idle_accelerator.agent.host.types import Guest, GuestRecord, GuestUsage, Launch, Verified
+from idle_accelerator.agent.host.types import Guest, GuestRecord, GuestUsage, Launch, Mechanism, Verified
 
 if sys.platform != "darwin":
     raise ImportError("This file is for macOS.")
@@ -51,6 +51,21 @@ _UPKEEP_EVERY_S: Final = 1.0
 async def spawn(launch: Launch) -> Guest:
     """Start a program as a guest; it runs on return. Raises SpawnFailed."""
     return await posix.spawn(launch, System())
+
+
+def found_mechanisms() -> tuple[Mechanism, ...]:
+    """See ``host.mechanisms``."""
+    return (
+        Mechanism(purpose="freeze", how="SIGSTOP to each process"),
+        Mechanism(purpose="kill", how="SIGKILL to each process"),
+        Mechanism(purpose="cpu", how="nice 20 and the background band"),
+        Mechanism(purpose="memory", how="", lacking="macOS limits the memory of single processes only."),
+        Mechanism(
+            purpose="processes",
+            how="",
+            lacking="macOS counts the processes of a user, the owner's among them.",
+        ),
+    )
 
 
 def kill_leftovers(records: Iterable[GuestRecord]) -> int:
@@ -172,6 +187,8 @@ class _Tree:
 
     def __init__(self, record: GuestRecord, *, nice: bool) -> None:
         self.record: Final = record
+        self.group: Final = None
+        self.metered: Final = None
         self._family = _Family(record)
         self._nice = nice
         self._lowered: set[tuple[int, str]] = set()
@@ -181,7 +198,11 @@ class _Tree:
     def orphans_cpu_s(self) -> float:
         return 0.0
 
-    def walk(self) -> posix.Walk:
+    @property
+    def orphans_max_rss(self) -> int:
+        return 0
+
+    def walk(self, still: Collection[int] = ()) -> posix.Walk:  # noqa: ARG002  # there are no groups
         """Orphans are launchd's to collect: of their ends this program learns nothing."""
         return posix.Walk(
             members=[process.as_member() for process in self._family.find(_processes())], complete=True

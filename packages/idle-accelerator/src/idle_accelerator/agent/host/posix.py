@@ -10,7 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from time import monotonic, sleep
@@ -31,6 +31,8 @@ if sys.platform == "win32":
     raise ImportError("This file is for Linux and macOS.")
 
 FREEZE_LIMIT_S: Final = 1.0
+_GROUP_LIMIT_S: Final = 0.1
+"""What does not stand still by then waits inside the kernel, and is stopped before it leaves that, as all else then is, by a signal."""
 KILL_LIMIT_S: Final = 30.0
 LEFTOVER_LIMIT_S: Final = 10.0
 _LEFTOVER_POLL_S: Final = 0.002
@@ -66,13 +68,46 @@ class Walk:
     are all halted that nothing else ran."""
 
 
+class Whole(Protocol):
+    """What the kernel itself keeps together: most of a tree, mostly all of it."""
+
+    def begin_freeze(self) -> None:
+        """As ``freeze``, without waiting."""
+        ...
+
+    def freeze(self, limit_s: float) -> bool:
+        """Stop all of it; True when the kernel says that it stands still, False when it did not within the time."""
+        ...
+
+    def thaw(self) -> None: ...
+
+    def kill(self) -> None:
+        """Have all of it die, frozen or not. Whether that has happened is to be looked at."""
+        ...
+
+    def pids(self) -> set[int]:
+        """Those in it that have not ended."""
+        ...
+
+
 class Tree(Protocol):
     """The processes that descend from one guest's main process. One file per system implements it."""
 
     record: GuestRecord
 
-    def walk(self) -> Walk:
-        """Look for all processes, and collect ended orphans that the system has handed to this program."""
+    @property
+    def group(self) -> Whole | None:
+        """Where the system has it."""
+        ...
+
+    @property
+    def metered(self) -> str | None:
+        """See ``types.Guest.cgroup``."""
+        ...
+
+    def walk(self, still: Collection[int] = ()) -> Walk:
+        """Look for all processes, and collect ended orphans that the system has handed to this program. ``still`` are known to be
+        halted, and not looked at for that."""
         ...
 
     def usage(self) -> GuestUsage: ...
@@ -80,6 +115,11 @@ class Tree(Protocol):
     @property
     def orphans_cpu_s(self) -> float:
         """CPU time of the orphans collected so far."""
+        ...
+
+    @property
+    def orphans_max_rss(self) -> int:
+        """Peak resident memory of the largest orphan collected so far, in the unit of ru_maxrss."""
         ...
 
     def close(self) -> None:
@@ -125,12 +165,15 @@ class PosixGuest:
         self.pid: Final = started.pid
         self.record: Final = tree.record
         self.job: Final = None
+        self.cgroup: Final = tree.metered
         self.stdin: asyncio.StreamWriter | None = None
         self.stdout: asyncio.StreamReader | None = None
         self.stderr: asyncio.StreamReader | None = None
         self._popen = started.popen
         self._tree = tree
         self._over = False
+        self._signalled = False
+        """Some of it was stopped by a signal, which ``thaw`` has to undo."""
         self._clearing = asyncio.Lock()
         self._cleared = False
         """The main process has ended and nothing else lived: so nothing can come any more."""
@@ -138,14 +181,29 @@ class PosixGuest:
         self._cancel_watch = system.watch_exit(self.pid, self._exited.set)
         self._end = asyncio.create_task(self._until_end(), name=f"guest {self.pid}")
 
+    def begin_freeze(self) -> None:
+        if not self._over and self._tree.group is not None:
+            self._tree.group.begin_freeze()
+
     def freeze(self) -> None:
-        if not self._over:
+        if self._over:
+            return
+        group = self._tree.group
+        frozen = group is not None and group.freeze(_GROUP_LIMIT_S)
+        if not frozen:
+            self._signalled = True
             signal_group(self.pid, signal.SIGSTOP)
-            if not self._halt(FREEZE_LIMIT_S):
-                raise FreezeFailed(pid=self.pid, waited_s=FREEZE_LIMIT_S)
+        if not self._halt(FREEZE_LIMIT_S, group.pids() if group is not None and frozen else set()):
+            raise FreezeFailed(pid=self.pid, waited_s=FREEZE_LIMIT_S)
 
     def thaw(self) -> None:
-        if not self._over:
+        if self._over:
+            return
+        group = self._tree.group
+        if group is not None:
+            group.thaw()
+        if group is None or self._signalled:
+            self._signalled = False
             signal_all(self._tree.walk().members, signal.SIGCONT)
 
     def notify_vacate(self) -> None:
@@ -165,19 +223,21 @@ class PosixGuest:
             return GuestUsage(cpu_s=0.0, rss_bytes=0, processes=0)
         return self._tree.usage()
 
-    def _halt(self, limit_s: float) -> bool:
-        """Stop members until a complete walk finds nothing that runs; False when the tree outruns this.
+    def _halt(self, limit_s: float, still: Collection[int] = ()) -> bool:
+        """Stop members until a complete walk finds nothing that runs; False when the tree outruns this. ``still`` are stopped already.
 
         Signals go to whole groups, because the kernel hands a group's signal also to a child that is
         being forked at that moment; a signal to one process would miss it.
         """
         deadline = monotonic() + limit_s
         while True:
-            walk = self._tree.walk()
+            walk = self._tree.walk(still)
             running = [member for member in walk.members if not member.halted]
             if walk.complete and not running:
                 return True
-            signal_all(running, signal.SIGSTOP)
+            if running:
+                self._signalled = True
+                signal_all(running, signal.SIGSTOP)
             if monotonic() > deadline:
                 return False
 
@@ -192,10 +252,15 @@ class PosixGuest:
         began = monotonic()
         pause_s = _POLL_MIN_S
         first = True
+        group = self._tree.group
         while True:
             walk = self._tree.walk()
-            if walk.complete and not walk.members:
+            inside = set[int]() if group is None else group.pids()
+            if walk.complete and not walk.members and not inside:
                 return
+            if group is not None and inside:
+                group.kill()
+                walk = self._tree.walk(inside)
             alone = first and len(walk.members) == 1
             if not alone and not all(member.halted for member in walk.members):
                 # What forks is stopped first, so that one round of kills then finds all of it. (A single process
@@ -248,7 +313,9 @@ class PosixGuest:
             exit_code=code if code is not None and code >= 0 else None,
             signal=-code if code is not None and code < 0 else None,
             cpu_s=None if usage is None else usage.ru_utime + usage.ru_stime + self._tree.orphans_cpu_s,
-            max_rss_bytes=None if usage is None else usage.ru_maxrss * _MAXRSS_UNIT_BYTES,
+            max_rss_bytes=None
+            if usage is None
+            else max(usage.ru_maxrss, self._tree.orphans_max_rss) * _MAXRSS_UNIT_BYTES,
         )
 
 
@@ -320,6 +387,7 @@ def _start(launch: Launch, env: dict[str, str]) -> "subprocess.Popen[bytes]":
             cwd=launch.cwd,
             env=env,
             close_fds=True,
+            pass_fds=launch.descriptors,
             start_new_session=True,
             umask=0o077,
         )
@@ -375,6 +443,8 @@ class Leftovers:
     members: list[Member]
     shared: set[int]
     """Groups that hold other processes too. That can be where the agent died in the very moment of a start."""
+    killed: frozenset[int] = frozenset()
+    """Those that the search has killed already, as the kernel keeps them together."""
 
 
 def kill_leftovers(find: Callable[[], Leftovers]) -> int:
@@ -385,6 +455,7 @@ def kill_leftovers(find: Callable[[], Leftovers]) -> int:
     # Nobody tells this program of their ends, so a look can miss what moves on; several in a row hardly can.
     while empty_looks < _LEFTOVER_LOOKS:
         found = find()
+        killed.update(found.killed)
         if not found.members:
             empty_looks += 1 if killed else _LEFTOVER_LOOKS
             continue

@@ -14,6 +14,27 @@ Verified = Literal["native", "emulated", "signature-only"]
 """How far an operating system's file was tried: on that system, on an emulation of it, or by type checks alone."""
 
 
+Purpose = Literal["freeze", "kill", "cpu", "memory", "processes"]
+"""What is done to guests: stop and kill the whole tree; let it have processors when nobody else wants them; limit its
+memory and its processes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mechanism:
+    """How this machine does one thing to guests, found by trying."""
+
+    purpose: Purpose
+    how: str
+    """The kernel's name for it; empty where there is no way."""
+    lacking: str = ""
+    """Why there is no better one, as sentences; empty where it is the best that there is."""
+
+    @property
+    def sentence(self) -> str:
+        text = f"{self.purpose}: {self.how or 'no limit'}"
+        return f"{text}. {self.lacking}" if self.lacking else f"{text}."
+
+
 FIRST_INPUT_LIMIT_BYTES: Final = 4096
 """Any pipe of any system takes so much before somebody reads."""
 
@@ -33,6 +54,12 @@ class Launch:
     """Run at the lowest priority for CPU and disk that needs no privilege."""
     first_input: bytes = b""
     """What stands in its standard input (``pipe``) from the start, at most FIRST_INPUT_LIMIT_BYTES."""
+    memory_bytes: int | None = None
+    """Its tree may have no more; one that wants more is killed whole, where the system can do that (see ``Mechanism``). None: no limit."""
+    processes: int | None = None
+    """Its tree may have no more processes and threads at a time, where the system can do that. None: no limit."""
+    descriptors: tuple[int, ...] = ()
+    """Open files of the agent that it gets under the same numbers, beside its three streams. Not on Windows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +98,8 @@ class GuestRecord:
     """When the process began, in the system's own exact terms; tells it from a later process with the same pid."""
     brand: str = ""
     """A mark that its descendants inherit. Empty where the system offers none."""
+    group: str = ""
+    """Folder of the control group that its tree lives in, on Linux. Empty where it has none."""
 
 
 class SpawnFailed(IdleError):
@@ -129,11 +158,22 @@ class Guest(Protocol):
         ...
 
     @property
+    def cgroup(self) -> str | None:
+        """Folder of the control group in which all guests of this program are, on Linux, where processor time is counted for them;
+        None where there is none."""
+        ...
+
+    @property
     def stdin(self) -> asyncio.StreamWriter | None: ...
     @property
     def stdout(self) -> asyncio.StreamReader | None: ...
     @property
     def stderr(self) -> asyncio.StreamReader | None: ...
+
+    def begin_freeze(self) -> None:
+        """To be called on each of several guests before ``freeze`` is: they stop at the same time, instead of one while the others
+        keep the processors busy. Where the system cannot do that, nothing happens."""
+        ...
 
     def freeze(self) -> None:
         """Stop the whole tree in memory, also what left its group or session. On return no process of
@@ -166,11 +206,15 @@ class Guest(Protocol):
 
 
 class Forker(Protocol):
-    """A quicker way to start guests that all run the same Python program."""
+    """Starts guests from processes that were made beforehand."""
+
+    async def start(self, launch: Launch) -> Guest:
+        """As a plain start, of any program. It is in its control group before its first instruction. Raises SpawnFailed."""
+        ...
 
     async def spawn(self, launch: Launch) -> Guest:
-        """As a plain start, which it falls back to for any other launch than ``(sys.executable, "-I", FILE)``.
-        Raises SpawnFailed."""
+        """A quicker start for guests that all run the same Python program; plain for any other launch than
+        ``(sys.executable, "-I", FILE)``. Raises SpawnFailed."""
         ...
 
     async def close(self) -> None:

@@ -32,6 +32,7 @@ from idle_accelerator.agent.host.types import (
     GuestUsage,
     KillFailed,
     Launch,
+    Mechanism,
     SpawnFailed,
     Verified,
 )
@@ -63,6 +64,7 @@ class WindowsGuest:
         self.pid: Final = process.pid
         self.record: Final = record
         self.job: Final = record.brand
+        self.cgroup: Final = None
         self.stdin: asyncio.StreamWriter | None = None
         self.stdout: asyncio.StreamReader | None = None
         self.stderr: asyncio.StreamReader | None = None
@@ -77,6 +79,9 @@ class WindowsGuest:
         loop = asyncio.get_running_loop()
         _watch(handle, loop, self._exited)
         self._end = loop.create_task(self._until_end(), name=f"guest {self.pid}")
+
+    def begin_freeze(self) -> None:
+        """Nothing: processes of a job object are suspended one by one."""
 
     def freeze(self) -> None:
         if self._over:
@@ -203,6 +208,18 @@ async def spawn(launch: Launch) -> Guest:
         await asyncio.shield(guest.kill())
         raise
     return guest
+
+
+def found_mechanisms() -> tuple[Mechanism, ...]:
+    """See ``host.mechanisms``."""
+    unset = "Guests' job objects are given no limit of it."
+    return (
+        Mechanism(purpose="freeze", how="NtSuspendProcess for each process of the job object"),
+        Mechanism(purpose="kill", how="TerminateJobObject"),
+        Mechanism(purpose="cpu", how="IDLE_PRIORITY_CLASS"),
+        Mechanism(purpose="memory", how="", lacking=unset),
+        Mechanism(purpose="processes", how="", lacking=unset),
+    )
 
 
 def kill_leftovers(records: Iterable[GuestRecord]) -> int:

@@ -1,7 +1,7 @@
-"""Running guests: one file per mechanism, chosen here. The rest of the agent knows only these names.
+"""Running guests: one file per mechanism, chosen by ``choice``. The rest of the agent knows only these names.
 
-Today's only tier is ``process``, a plain subprocess: its whole tree is frozen, thawed and killed
-reliably, but it is not isolated. It reads and writes whatever the agent's user may.
+Two tiers: ``process``, a plain subprocess, whose whole tree is frozen, thawed and killed reliably, but which reads and writes
+whatever the agent's user may; and, on Linux, ``bubblewrap``, which sees nothing of the owner's.
 """
 
 from collections.abc import Iterable
@@ -17,6 +17,8 @@ from idle_accelerator.agent.sandbox.types import (
     GuestSpec,
     GuestUsage,
     KillFailed,
+    Mechanism,
+    NoSandbox,
     Sandbox,
     SpawnFailed,
 )
@@ -30,16 +32,24 @@ __all__ = [
     "GuestSpec",
     "GuestUsage",
     "KillFailed",
+    "Mechanism",
+    "NoSandbox",
     "Sandbox",
     "SpawnFailed",
     "kill_leftovers",
+    "mechanisms",
     "open_sandbox",
 ]
 
 
 def open_sandbox() -> Sandbox:
-    """The strongest sandbox that this machine offers."""
+    """Plain processes, for who trusts what they run; ``choice.choose`` finds what there is for others."""
     return ProcessSandbox()
+
+
+def mechanisms() -> tuple[Mechanism, ...]:
+    """How this machine stops, kills, weighs and limits the guests of every tier, found by trying."""
+    return host.mechanisms()
 
 
 def kill_leftovers(records: Iterable[GuestRecord]) -> int:

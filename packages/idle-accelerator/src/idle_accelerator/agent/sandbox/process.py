@@ -15,7 +15,9 @@ class ProcessSandbox:
 
     async def start(self, spec: GuestSpec) -> Guest:
         """Start a guest; it runs on return. Raises SpawnFailed, and then nothing of it runs."""
-        return await host.spawn(_launch(spec))
+        if self._forker is None:
+            return await host.spawn(_launch(spec))
+        return await self._forker.start(_launch(spec))
 
     async def start_forked(self, spec: GuestSpec) -> Guest:
         """See ``Sandbox.start_forked``."""
@@ -39,4 +41,6 @@ def _launch(spec: GuestSpec) -> host.Launch:
         stderr=spec.stderr,
         nice=spec.nice,
         first_input=spec.first_input,
+        memory_bytes=spec.memory_bytes,
+        processes=spec.processes,
     )

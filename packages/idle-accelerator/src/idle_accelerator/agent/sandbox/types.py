@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Final, Protocol
 
 from idle_accelerator.agent.host.types import (
     FIRST_INPUT_LIMIT_BYTES,
@@ -13,11 +13,13 @@ from idle_accelerator.agent.host.types import (
     GuestRecord,
     GuestUsage,
     KillFailed,
+    Mechanism,
     Output,
     SpawnFailed,
     Stdin,
     Verified,
 )
+from idle_accelerator.errors import IdleError
 
 __all__ = [
     "FIRST_INPUT_LIMIT_BYTES",
@@ -28,12 +30,30 @@ __all__ = [
     "GuestSpec",
     "GuestUsage",
     "KillFailed",
+    "Mechanism",
+    "NoSandbox",
     "Output",
     "Sandbox",
     "SpawnFailed",
     "Stdin",
     "Verified",
 ]
+
+
+TRUST: Final = "or trust everybody who has the pool's key: --sandbox process"
+"""The end of every hint of NoSandbox."""
+
+
+class NoSandbox(IdleError):
+    """This machine cannot keep guests apart from its owner as the owner asks for."""
+
+    code: ClassVar[str] = "no_sandbox"
+
+    def __init__(self, message: str, *, failing: str, hint: str) -> None:
+        super().__init__(message, field="--sandbox", hint=hint)
+        self.failing: Final = failing
+        """The line of ``wire.nodes.Isolation`` that does not hold, the first if there are several; ``tier`` when no guest
+        starts at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +75,10 @@ class GuestSpec:
     first_input: bytes = b""
     """What stands in its standard input (``pipe``) from the start, at most FIRST_INPUT_LIMIT_BYTES: the guest need not wait
     until the agent has taken charge of it."""
+    memory_bytes: int | None = None
+    """Its tree may have no more, where the system can limit it; one that wants more is killed whole. None: no limit."""
+    processes: int | None = None
+    """Its tree may have no more processes and threads at a time, where the system can limit them. None: no limit."""
 
 
 class Sandbox(Protocol):

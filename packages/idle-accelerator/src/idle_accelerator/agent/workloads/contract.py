@@ -26,6 +26,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from idle_accelerator.agent.folders import open_folder
 from idle_accelerator.agent.workloads import places
 from idle_accelerator.wire.ids import AttemptRef
 
@@ -103,10 +104,9 @@ def task_environment(
 
 def give_notice(workspace: Path) -> None:
     """Make the vacate file appear. The signal is to follow, so that the file is there when it comes."""
-    # FileExistsError: it was given before. Others: the task removed the folder, and will hear the signal alone.
-    with contextlib.suppress(OSError):
-        # O_EXCL follows no link that the task may have put there.
-        os.close(os.open(places.vacate_file(workspace), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    # FileExistsError: it was given before. Others: the task removed the folder, or put a link there, and will hear the signal alone.
+    with contextlib.suppress(OSError), open_folder(workspace) as folder:
+        folder.create(f"{places.OURS}/{places.VACATE}")
 
 
 def _base(inherited: Mapping[str, str]) -> dict[str, str]:

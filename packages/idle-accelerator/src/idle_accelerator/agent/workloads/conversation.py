@@ -4,15 +4,14 @@ Nothing here unpickles, follows a name that came from the process, or keeps more
 """
 
 import math
-import os
-import stat
 from collections import deque
 from dataclasses import dataclass
-from pathlib import Path
 from struct import error as StructError  # noqa: N812  # 'error' says nothing where it is caught
 from typing import Final, Literal
 
+from idle_accelerator.agent.folders import Folder
 from idle_accelerator.agent.workloads import frames, places
+from idle_accelerator.agent.workloads.stored_result import NoResult, StoredResult
 from idle_accelerator.wire.payload import RemoteError
 
 Encoding = Literal["data", "pickle"]
@@ -42,8 +41,8 @@ class Returned:
     wall_s: float
     """As the process says; frozen time counts."""
     encoding: Encoding | None = None
-    result: bytes | Path | None = None
-    """Encoded as ``encoding`` says. A long one is a file of the workspace, which the reader opens without following links."""
+    result: bytes | StoredResult | None = None
+    """Encoded as ``encoding`` says. A long one is a file of the workspace."""
     error: RemoteError | None = None
     """The function raised."""
     exit_code: int | None = None
@@ -70,7 +69,7 @@ class Nonsense(Exception):
 class Conversation:
     """Reads frames in the order in which they were sent."""
 
-    def __init__(self, workspace: Path, results: Encoding) -> None:
+    def __init__(self, workspace: Folder, results: Encoding) -> None:
         self.pending: deque[Call] = deque()
         """Sent and not returned, in order; the first is the one that runs."""
         self.nonsense: str | None = None
@@ -164,8 +163,8 @@ class Conversation:
             )
         if kind == frames.STORED:
             encoding = self._encoding(rest[0])
-            path = self._stored(index, epoch, int.from_bytes(rest[1:9], "little"))
-            return Returned(index=index, epoch=epoch, wall_s=wall_s, encoding=encoding, result=path)
+            stored = self._stored(index, epoch, int.from_bytes(rest[1:9], "little"))
+            return Returned(index=index, epoch=epoch, wall_s=wall_s, encoding=encoding, result=stored)
         if kind == frames.REFUSED:
             return Returned(index=index, epoch=epoch, wall_s=wall_s, refused=_text(rest, frames.TEXT_LIMIT))
         has_code, code, *lengths = frames.RAISED_BODY.unpack_from(rest)
@@ -215,15 +214,18 @@ class Conversation:
             raise Nonsense(f"it sent a result in another form than {self._results}")
         return encoding
 
-    def _stored(self, index: int, epoch: int, size_bytes: int) -> Path:
-        path = places.result_file(self._workspace, index, epoch)
+    def _stored(self, index: int, epoch: int, size_bytes: int) -> StoredResult:
+        stored = StoredResult(
+            workspace=self._workspace,
+            folder=f"{places.OURS}/{places.RESULTS}",
+            name=places.result_name(index, epoch),
+            size_bytes=size_bytes,
+        )
         try:
-            folder, file = os.lstat(path.parent), os.lstat(path)
-        except OSError as error:
-            raise Nonsense(f"it spoke of a result that it did not leave: {error.strerror}") from error
-        if not (stat.S_ISDIR(folder.st_mode) and stat.S_ISREG(file.st_mode) and file.st_size == size_bytes):
-            raise Nonsense("it left a result that is not what it said")
-        return path
+            stored.open().close()
+        except NoResult as problem:
+            raise Nonsense(str(problem)) from problem
+        return stored
 
 
 def _text(raw: bytes, limit: int) -> str:

@@ -20,7 +20,7 @@ CALL: Final = 2
 RETURNED: Final = 16
 """ENDED_BODY, u8 1 for plain data or 2 for a pickle, then the result."""
 STORED: Final = 17
-"""ENDED_BODY, u8 as in RETURNED, u64 size: the result stands in the file ``places.result_file``."""
+"""ENDED_BODY, u8 as in RETURNED, u64 size: the result stands in the file ``places.result_name`` of the folder RESULTS."""
 RAISED: Final = 18
 """ENDED_BODY, RAISED_BODY, then the three texts in UTF-8."""
 REFUSED: Final = 19

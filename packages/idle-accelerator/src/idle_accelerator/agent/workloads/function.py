@@ -100,18 +100,20 @@ class FunctionHost:
         task_count: int,
         grace_s: float,
         clean_cwd: bool = False,
+        memory_bytes: int | None = None,
     ) -> "FunctionHost":
         """Start the process; the function itself is opened with the first call. ``code`` is its pickle.
 
         ``env`` is complete (see ``contract.task_environment``); the job's identity in it is set from the arguments here.
         ``clean_cwd``: after each call, what it left in the workspace is removed, and what stood there at the start stays.
+        ``memory_bytes``: no more for the process and what it starts; None is no limit.
         Raises SpawnFailed, TooLarge, or OSError when the workspace takes no files.
         """
         setup = json.dumps({"results": results, "clean_cwd": clean_cwd}).encode()
         first = _frame(frames.SETUP, len(setup).to_bytes(4, "little") + setup, code, field="function")
         fits = sum(map(len, first)) <= FIRST_INPUT_LIMIT_BYTES
         places.make(workspace)
-        files = SharedFiles(workspace / places.OURS)
+        files = SharedFiles(workspace)
         try:
             guest = await sandbox.start_forked(
                 GuestSpec(
@@ -127,12 +129,14 @@ class FunctionHost:
                     stdout="pipe",
                     stderr="pipe",
                     first_input=b"".join(first) if fits else b"",
+                    memory_bytes=memory_bytes,
                 )
             )
         except BaseException:
             files.close()
+            files.workspace.close()
             raise
-        host = cls(guest, workspace, Conversation(workspace, results), files)
+        host = cls(guest, workspace, Conversation(files.workspace, results), files)
         if not fits:
             host._enqueue(first)
         return host
@@ -189,6 +193,10 @@ class FunctionHost:
         """Kill the process and all that it started. Replies of calls that it had finished still come by ``receive``. Raises KillFailed."""
         self._asked = True
         await self.guest.kill()
+
+    def let_go(self) -> None:
+        """It has ended, and nothing that it returned is to be read any more."""
+        self._files.workspace.close()
 
     async def _read(self) -> bytes:
         """The next bytes; empty at the end of the pipe, or of the process. May be cancelled and called again."""

@@ -37,12 +37,8 @@ def cache_dir(workspace: "Path") -> "Path":
     return workspace / OURS / CACHE
 
 
-def result_file(workspace: "Path", index: int, epoch: int) -> "Path":
-    """A large result of a function."""
-    return workspace / OURS / RESULTS / result_name(index, epoch)
-
-
 def result_name(index: int, epoch: int) -> str:
+    """Of a large result's file, in the folder RESULTS."""
     return f"{index}.{epoch}"
 
 

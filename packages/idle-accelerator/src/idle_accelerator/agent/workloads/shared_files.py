@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from idle_accelerator.agent.folders import open_folder
 from idle_accelerator.agent.workloads import frames, places
 from idle_accelerator.agent.workloads.conversation import Call, Output, StreamName
 
@@ -10,8 +11,11 @@ from idle_accelerator.agent.workloads.conversation import Call, Output, StreamNa
 class SharedFiles:
     """The agent opens them first, so that it never opens a name that the process has had in hand."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, workspace: Path) -> None:
         """Raises OSError."""
+        folder = workspace / places.OURS
+        self.workspace = open_folder(workspace)
+        """Results are read below it; it stays open when the process has ended, for those that were not read yet."""
         self._descriptors: dict[str, int] = {}
         flags = (
             os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -21,6 +25,7 @@ class SharedFiles:
                 self._descriptors[name] = os.open(folder / name, flags, 0o600)
         except OSError:
             self.close()
+            self.workspace.close()
             raise
 
     def replies(self) -> bytes:

@@ -8,7 +8,7 @@ import streamlit as st
 from idle_accelerator.errors import IdleError
 from idle_accelerator.web import amounts, badges, faults, plain, pool
 from idle_accelerator.web.language import current, say, sentences
-from idle_accelerator.wire.nodes import Lending, NodeView
+from idle_accelerator.wire.nodes import Lending, NodeFacts, NodeView
 
 _FILTER = "nodes.filter"
 _ERROR = "nodes.error"
@@ -101,10 +101,25 @@ def isolation(tier: str) -> None:
         st.caption(f":material/shield: {say('nodes.sandbox', tier=plain.label(tier))}")
 
 
+def held(facts: NodeFacts) -> None:
+    """Line by line what the sandbox of that machine holds, in its own words."""
+    if facts.isolation is None:
+        return
+    st.markdown(say("nodes.isolation"))
+    for name, text in facts.isolation.model_dump(exclude={"tier", "probed_at"}).items():
+        st.text(f"• {say(f'nodes.isolation.{name}')}: {plain.line(str(text), 300)}")
+    tried = facts.isolation.probed_at
+    if tried is None:
+        st.caption(say("nodes.isolation.untried"))
+    else:
+        st.caption(say("nodes.isolation.tried", ago=amounts.ago(tried, current())))
+
+
 def details(node: NodeView) -> None:
     facts = node.facts
     with st.expander(say("nodes.details")):
         st.text(f"{node.node_id} · agent {plain.line(facts.agent_version) or '?'}")
+        held(facts)
         if facts.labels:
             pairs = ", ".join(f"{name}={value}" for name, value in sorted(facts.labels.items()))
             st.text(f"{say('nodes.labels')}: {plain.line(pairs, 1000)}")

@@ -1,0 +1,401 @@
+"""Tier ``bubblewrap``: guests in namespaces of their own, made by bwrap(1), for work of people whom the owner does not know.
+
+What a guest sees: the system's programs and libraries, the Python that the agent runs on, and its workspace at the workspace's own
+path; nothing else of the machine. It has no network, sees no process but its own, has no capabilities and cannot get any,
+and writes nowhere but in its workspace and in two small file systems in memory, /tmp and /dev/shm.
+
+bwrap makes three processes: a monitor outside, which is the guest that ``host`` supervises; the init of the new pid namespace;
+and the program. The init is killed with the monitor, the monitor with the agent, and with the init dies all that is in
+the namespace: nothing outlives it. What is claimed for all this, and how it is tried, stands in ``probe``.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import platform
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from idle_accelerator.agent import host
+from idle_accelerator.agent.host import procfs
+from idle_accelerator.agent.sandbox import seccomp, view
+from idle_accelerator.agent.sandbox.types import (
+    Guest,
+    GuestExit,
+    GuestRecord,
+    GuestSpec,
+    GuestUsage,
+    SpawnFailed,
+    Verified,
+)
+
+if sys.platform != "linux":
+    raise ImportError("This file is for Linux.")
+
+PROGRAM: Final = "bwrap"
+MEMORY_FILES_LIMIT_BYTES: Final = 256 * 1024 * 1024
+"""Size of /tmp, and of /dev/shm: at most so much, and at most this part of the machine's memory:"""
+_MEMORY_FILES_SHARE: Final = 16
+_FILES_SOFT: Final = 1024
+_FILES_HARD: Final = 16_384
+_PROCESSES: Final = 4096
+_COUNTS_PER_NAMESPACE: Final = (5, 14)
+"""Since this kernel RLIMIT_NPROC counts the processes of a user namespace; before, those of the owner too."""
+_HOST_NAME: Final = "guest"
+_ARGUMENTS: Final = "--args"
+_LOOK_EVERY_S: Final = 0.001
+_BEGIN_LIMIT_S: Final = 10.0
+_NOTICE_RETRY_S: Final = 0.005
+_SIGNALLED: Final = range(129, 193)
+"""Exit codes by which bwrap, as shells do, tells of a program that a signal ended."""
+_WRAPPERS: Final = 2
+_REPORT_BYTES: Final = 4096
+
+
+class BubblewrapSandbox:
+    """See ``types.Sandbox``. That it works here is not known before ``probe`` has tried it."""
+
+    tier: str = "bubblewrap"
+    verified: Verified = "native"
+
+    def __init__(self, program: Path, options: str, *, hidden: Path | None = None) -> None:
+        """``options`` is what ``bwrap --help`` says; ``hidden`` is shown to no guest, wherever it lies."""
+        self.program: Final = program
+        self.memory_files_bytes: Final = min(
+            MEMORY_FILES_LIMIT_BYTES, psutil.virtual_memory().total // _MEMORY_FILES_SHARE
+        )
+        machine = seccomp.machine()
+        self._filter = None if machine is None else seccomp.assemble(machine)
+        self._view = view.of_this_machine(hidden)
+        self._fixed = tuple(self._fixed_arguments(options))
+        self._limits = _limits()
+        self._forker = host.open_forker()
+
+    @property
+    def shown(self) -> tuple[Path, ...]:
+        """What of the machine's files guests may read."""
+        return self._view.shown
+
+    async def start(self, spec: GuestSpec) -> Guest:
+        """Start a guest; it runs on return. Raises SpawnFailed, and then nothing of it runs."""
+        _check_environment(spec)
+        view.check_program(spec, self._view)
+        with contextlib.ExitStack() as given:
+            try:
+                launch, status, gate = self._launch(spec, given)
+            except OSError as error:
+                raise SpawnFailed(
+                    f"There are no pipes for it: {error.strerror}.",
+                    hint="See that this user may have more open files (ulimit -n).",
+                    field=None,
+                ) from error
+            try:
+                outer = await (host.spawn(launch) if self._forker is None else self._forker.start(launch))
+            except BaseException:
+                os.close(status)
+                raise
+            guest = _Inside(outer, status)
+            try:
+                await guest.begin(gate, self._limits)
+            except BaseException:
+                await asyncio.shield(guest.kill())
+                raise
+        return guest
+
+    async def start_forked(self, spec: GuestSpec) -> Guest:
+        """As ``start``: in this tier a new interpreter starts in each sandbox, since a template's fork would have no
+        namespaces of its own."""
+        return await self.start(spec)
+
+    async def close(self) -> None:
+        """See ``Sandbox.close``."""
+        if self._forker is not None:
+            await self._forker.close()
+
+    def _launch(self, spec: GuestSpec, given: contextlib.ExitStack) -> tuple[host.Launch, int, int]:
+        """What to start, this program's end of bwrap's reports, and the gate: bwrap starts the program when a byte is
+        written there. All open files but that of the reports are closed with ``given``."""
+        waits, gate = os.pipe()
+        given.callback(os.close, waits)
+        given.callback(os.close, gate)
+        reports, reporting = os.pipe()
+        given.callback(os.close, reporting)
+        try:
+            os.set_blocking(reports, False)
+            descriptors = [reporting, waits]
+
+            def file(content: bytes) -> str:
+                number = os.memfd_create("guest", os.MFD_CLOEXEC)
+                given.callback(os.close, number)
+                os.write(number, content)
+                os.lseek(number, 0, os.SEEK_SET)
+                descriptors.append(number)
+                return str(number)
+
+            arguments = [*self._fixed, "--json-status-fd", str(reporting), "--block-fd", str(waits)]
+            if self._filter is not None:
+                arguments += ["--seccomp", file(self._filter)]
+            for place, text in _own_settings(spec.workspace):
+                arguments += ["--perms", "0444", "--file", file(text.encode()), place]
+            for name, value in spec.env.items():
+                arguments += ["--setenv", name, value]
+            workspace = str(spec.workspace)
+            arguments += ["--bind", workspace, workspace, *self._view.sealing(), "--chdir", workspace]
+            # By a file, so that nothing of it shows in /proc/1/cmdline; and bwrap's own environment is empty.
+            listed = file(b"".join(os.fsencode(part) + b"\0" for part in arguments))
+        except BaseException:
+            os.close(reports)
+            raise
+        launch = host.Launch(
+            argv=(str(self.program), _ARGUMENTS, listed, "--", *spec.argv),
+            cwd=spec.workspace,
+            env={},
+            stdin=spec.stdin,
+            stdout=spec.stdout,
+            stderr=spec.stderr,
+            nice=spec.nice,
+            first_input=spec.first_input,
+            memory_bytes=spec.memory_bytes,
+            processes=None if spec.processes is None else spec.processes + _WRAPPERS,
+            descriptors=tuple(descriptors),
+        )
+        return launch, reports, gate
+
+    def _fixed_arguments(self, options: str) -> Iterator[str]:
+        yield from ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net")
+        yield "--unshare-cgroup-try"
+        if "--disable-userns" in options:  # bubblewrap 0.8; without it the filter alone stands in the way
+            yield "--disable-userns"
+        yield from (
+            "--hostname",
+            _HOST_NAME,
+            "--cap-drop",
+            "ALL",
+            "--new-session",
+            "--die-with-parent",
+            "--clearenv",
+        )
+        # Read-only, since the files of /proc/sys ask for root's user id alone, not for a capability: a guest of an agent
+        # that runs as root could write to them. It also keeps a guest from raising its own /proc/self/autogroup.
+        yield from ("--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev")
+        size = str(self.memory_files_bytes)
+        yield from ("--size", size, "--perms", "1777", "--tmpfs", "/dev/shm", "--remount-ro", "/dev")  # noqa: S108
+        yield from ("--size", size, "--perms", "1777", "--tmpfs", "/tmp")  # noqa: S108  # the guest's own
+        yield from self._view.mounts()
+
+
+class _Inside:
+    """A guest whose main process, as ``host`` sees it, is bwrap's monitor."""
+
+    def __init__(self, outer: Guest, reports: int) -> None:
+        self._outer = outer
+        self._reports = reports
+        self._said = b""
+        self._init: procfs.Process | None = None
+        self._ending = asyncio.ensure_future(outer.wait())
+        self._ending.add_done_callback(lambda _: self._close())
+        self._retry: asyncio.TimerHandle | None = None
+
+    async def begin(self, gate: int, limits: Mapping[int, tuple[int, int]]) -> None:
+        """Let the program start, and return when it has taken bwrap's place, or has ended.
+
+        The limits are set on the namespace's init, from which the program comes: set outside, they would bind what
+        makes the sandbox, and count what is the owner's. By then the guest is in its control group, too.
+        Raises SpawnFailed when bwrap could not make the sandbox, and then nothing of it lives.
+        """
+        await self._until(lambda: self._find_init() is not None)
+        if self._init is not None:
+            for limit, values in limits.items():
+                with contextlib.suppress(ProcessLookupError):
+                    resource.prlimit(self._init.pid, limit, values)
+            os.write(gate, b"\0")
+            await self._until(self._has_begun)
+        if self._ending.done() and not self._program_ended():
+            ended = await self._ending
+            said = b"" if self.stderr is None else await self.stderr.read()
+            if ended.signal is not None and not said:
+                return  # somebody has killed it in this moment; there is nothing wrong with the sandbox
+            detail = said.decode(errors="replace").strip().removeprefix(f"{PROGRAM}: ")
+            raise SpawnFailed(
+                f"The sandbox could not be made: {detail or f'{PROGRAM} said nothing'}.",
+                hint="Ask the machine itself what it allows: idlectl doctor",
+                field=None,
+            )
+
+    async def _until(self, truth: Callable[[], bool]) -> None:
+        """Or until the end. Raises SpawnFailed when it takes too long."""
+        deadline = asyncio.get_running_loop().time() + _BEGIN_LIMIT_S
+        while not self._ending.done() and not truth():
+            await asyncio.wait({self._ending}, timeout=_LOOK_EVERY_S)
+            if asyncio.get_running_loop().time() > deadline:
+                raise SpawnFailed(
+                    f"{PROGRAM} did not make its sandbox within {_BEGIN_LIMIT_S:.0f} s.",
+                    hint="See whether the machine is overloaded, and try it by hand: bwrap --ro-bind / / true",
+                    field=None,
+                )
+
+    @property
+    def pid(self) -> int:
+        return self._outer.pid
+
+    @property
+    def record(self) -> GuestRecord:
+        return self._outer.record
+
+    @property
+    def job(self) -> str | None:
+        return self._outer.job
+
+    @property
+    def cgroup(self) -> str | None:
+        return self._outer.cgroup
+
+    @property
+    def stdin(self) -> asyncio.StreamWriter | None:
+        return self._outer.stdin
+
+    @property
+    def stdout(self) -> asyncio.StreamReader | None:
+        return self._outer.stdout
+
+    @property
+    def stderr(self) -> asyncio.StreamReader | None:
+        return self._outer.stderr
+
+    def begin_freeze(self) -> None:
+        self._outer.begin_freeze()
+
+    def freeze(self) -> None:
+        self._outer.freeze()
+
+    def thaw(self) -> None:
+        self._outer.thaw()
+
+    def notify_vacate(self) -> None:
+        """SIGTERM to the program's group inside. The monitor, which would die of it, is spared; the init, which has no
+        handler, does not hear it: that is how the kernel treats the first process of a pid namespace."""
+        if self._ending.done():
+            return
+        init = self._find_init()
+        if init is not None and _is_still(init) and _program_of(init.pid) is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(init.pid, signal.SIGTERM)
+            return
+        # It is being made at this moment: the group is not there yet.
+        self._retry = asyncio.get_running_loop().call_later(_NOTICE_RETRY_S, self.notify_vacate)
+
+    async def kill(self) -> None:
+        await self._outer.kill()
+
+    async def wait(self) -> GuestExit:
+        ended = await self._outer.wait()
+        if ended.exit_code is not None and ended.exit_code in _SIGNALLED:
+            return replace(ended, exit_code=None, signal=ended.exit_code - _SIGNALLED.start + 1)
+        return ended
+
+    def usage(self) -> GuestUsage:
+        """bwrap's own two processes are no part of it, but for the memory that they take."""
+        usage = self._outer.usage()
+        return replace(usage, processes=max(0, usage.processes - _WRAPPERS))
+
+    def _has_begun(self) -> bool:
+        init = self._find_init()
+        program = None if init is None else _program_of(init.pid)
+        if program is None:
+            return False
+        try:
+            with open(f"/proc/{program}/cmdline", "rb") as file:  # noqa: PTH123  # read each millisecond
+                words = file.read(_REPORT_BYTES).split(b"\0")
+        except OSError:  # it has ended, and so has begun
+            return True
+        return words[1:2] != [_ARGUMENTS.encode()]
+
+    def _find_init(self) -> procfs.Process | None:
+        """The first process of the new pid namespace, which bwrap reports as soon as it has made it."""
+        if self._init is None:
+            for report in self._hear():
+                if "child-pid" in report:
+                    self._init = procfs.read(int(report["child-pid"]))
+        return self._init
+
+    def _program_ended(self) -> bool:
+        """bwrap tells an exit code only of a program that it has started."""
+        return any("exit-code" in report for report in self._hear())
+
+    def _hear(self) -> list[dict[str, int]]:
+        """All complete reports so far, one in a line; they come in pieces."""
+        with contextlib.suppress(BlockingIOError):
+            while self._reports is not None and (piece := os.read(self._reports, _REPORT_BYTES)):
+                self._said += piece
+        return [json.loads(line) for line in self._said.split(b"\n")[:-1]]
+
+    def _close(self) -> None:
+        self._hear()
+        if self._reports is not None:
+            os.close(self._reports)
+            self._reports = None
+        if self._retry is not None:
+            self._retry.cancel()
+
+
+def _is_still(process: procfs.Process) -> bool:
+    now = procfs.read(process.pid)
+    return now is not None and now.started == process.started
+
+
+def _program_of(init: int) -> int | None:
+    """The first child of the namespace's init; None before there is one."""
+    try:
+        with open(f"/proc/{init}/task/{init}/children", encoding="ascii") as file:  # noqa: PTH123  # read each millisecond
+            pids = file.read().split()
+        return int(pids[0]) if pids else None
+    except ProcessLookupError:
+        return None
+    except OSError:  # a kernel without that file
+        return next((child.pid for child in procfs.scan().get(init, ())), None)
+
+
+def _check_environment(spec: GuestSpec) -> None:
+    """Raises SpawnFailed for what no environment can hold."""
+    for name, value in spec.env.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise SpawnFailed(
+                f"The variable {name!r} cannot be in an environment.",
+                hint="Names are not empty and have no '='; neither names nor values hold a NUL.",
+                field="env",
+            )
+
+
+def _own_settings(workspace: Path) -> Iterator[tuple[str, str]]:
+    """Files of /etc that are made for the guest: nothing in them is the owner's."""
+    uid, gid = os.getuid(), os.getgid()
+    root = "" if uid == 0 else "root:x:0:0:root:/:/bin/false\n"
+    yield "/etc/passwd", f"{root}guest:x:{uid}:{gid}:guest:{workspace}:/bin/sh\n"
+    yield "/etc/group", ("" if gid == 0 else "root:x:0:\n") + f"guest:x:{gid}:\n"
+    yield "/etc/hosts", f"127.0.0.1 localhost {_HOST_NAME}\n::1 localhost\n"
+    yield "/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"
+
+
+def _limits() -> dict[int, tuple[int, int]]:
+    """Limits of each process, and of all together for how many there are where that counts a guest's own alone."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = _FILES_HARD if hard == resource.RLIM_INFINITY else min(hard, _FILES_HARD)
+    limits = {resource.RLIMIT_CORE: (0, 0), resource.RLIMIT_NOFILE: (min(files, _FILES_SOFT), files)}
+    if os.getuid() != 0 and _kernel() >= _COUNTS_PER_NAMESPACE:
+        _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+        count = _PROCESSES if hard == resource.RLIM_INFINITY else min(hard, _PROCESSES)
+        limits[resource.RLIMIT_NPROC] = (count, count)
+    return limits
+
+
+def _kernel() -> tuple[int, ...]:
+    numbers = platform.release().split("-")[0].split(".")[:2]
+    return tuple(int(number) if number.isdecimal() else 0 for number in numbers)

@@ -1,0 +1,80 @@
+"""Which sandbox an agent uses: its own pool's guests may be plain processes, everybody else's run in what was tried and held."""
+
+import ipaddress
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+from idle_accelerator.agent.sandbox import ways
+from idle_accelerator.agent.sandbox.process import ProcessSandbox
+from idle_accelerator.agent.sandbox.types import TRUST, NoSandbox, Sandbox
+from idle_accelerator.errors import InvalidInput
+from idle_accelerator.wire.nodes import Isolation
+
+Choice = Literal["auto", "bubblewrap", "process"]
+CHOICES: Final[tuple[Choice, ...]] = ("auto", "bubblewrap", "process")
+FLAG: Final = "--sandbox"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """A sandbox, what it was found to hold, and why it is this one, in sentences for the owner."""
+
+    sandbox: Sandbox
+    isolation: Isolation
+    sentences: tuple[str, ...]
+
+
+def check(text: str) -> Choice:
+    """Raises InvalidInput for what is no choice."""
+    for choice in CHOICES:
+        if text == choice:
+            return choice
+    raise InvalidInput(f"{text!r} is no sandbox.", field=FLAG, hint=f"Use one of: {', '.join(CHOICES)}.")
+
+
+def choose(choice: Choice, *, scheduler_url: str, data_dir: Path) -> Chosen:
+    """The agent's sandbox. Blocks for about a second where it has to be tried; call it before the event loop runs.
+
+    Raises NoSandbox where what is asked for does not hold here: an agent of somebody else's pool then does not start.
+    """
+    if choice == "process" or (choice == "auto" and is_own_pool(scheduler_url)):
+        why = (
+            "the scheduler is on this machine, so its pool is your own"
+            if choice == "auto"
+            else "you asked for it: you trust everybody who has the pool's key"
+        )
+        return Chosen(
+            sandbox=ProcessSandbox(),
+            isolation=ways.of_process(),
+            sentences=(f"tier process: {why}. Tasks run as your user and can read what you can read.",),
+        )
+    return strongest(data_dir)
+
+
+def is_own_pool(scheduler_url: str) -> bool:
+    """Whether the scheduler is reached by the loopback."""
+    name = (urlsplit(scheduler_url).hostname or "").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def strongest(data_dir: Path) -> Chosen:
+    """The strongest tier that holds here, tried if that is not known yet. Raises NoSandbox. See ``choose`` for when to call it."""
+    if sys.platform == "linux":
+        from idle_accelerator.agent.sandbox import trial  # noqa: PLC0415  # a file for Linux
+
+        sandbox, isolation, sentences = trial.find(data_dir)
+        return Chosen(sandbox=sandbox, isolation=isolation, sentences=sentences)
+    raise NoSandbox(
+        f"On {platform.system()} no sandbox keeps guests apart from you yet.",
+        failing="tier",
+        hint=f"Lend to a pool of your own on this machine, {TRUST}",
+    )

@@ -1,0 +1,214 @@
+"""Which sandbox an agent uses, and that it says why, or refuses to start and says what would mend it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from idle_accelerator.agent import fingerprint
+from idle_accelerator.agent.sandbox import NoSandbox, choice, ways
+from idle_accelerator.errors import InvalidInput
+from idle_accelerator.wire.nodes import Isolation, NodeFacts
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="bubblewrap is for Linux")
+FAR = "https://pool.example.org:8000"
+HELD = Isolation(
+    tier="bubblewrap",
+    **dict.fromkeys(ways.LINES, "by something"),
+)
+
+
+@pytest.fixture
+def only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """``only(SCRIPT)``: the one program on PATH is this bwrap; none without a script."""
+
+    def put(script: str | None) -> None:
+        folder = tmp_path / "bin"
+        folder.mkdir()
+        if script is not None:
+            (folder / "bwrap").write_text(f"#!/bin/sh\n{script}\n")
+            (folder / "bwrap").chmod(0o755)
+        monkeypatch.setenv("PATH", str(folder))
+
+    return put
+
+
+def says(*, options: str = "--size --disable-userns", then: str) -> str:
+    return f'case "$1" in --help) echo "{options}"; exit 0;; --version) echo "bubblewrap 0.9.0"; exit 0;; esac\n{then}'
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8000", "http://localhost:1", "http://[::1]:8000", "http://127.9.9.9"]
+)
+def test_a_scheduler_on_this_machine_is_ones_own_pool(url: str, tmp_path: Path) -> None:
+    chosen = choice.choose("auto", scheduler_url=url, data_dir=tmp_path)
+    assert chosen.sandbox.tier == chosen.isolation.tier == "process"
+    assert "your own" in chosen.sentences[0]
+    assert chosen.isolation.fs.startswith("none")
+    assert ways.failing(chosen.isolation) == {}
+
+
+@pytest.mark.parametrize(
+    "url", [FAR, "http://10.0.0.1:8000", "http://127.0.0.1.example.org", "http://[fe80::1]"]
+)
+def test_any_other_scheduler_is_not(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "strongest", lambda _: "the strongest")
+    assert choice.choose("auto", scheduler_url=url, data_dir=tmp_path) == "the strongest"
+
+
+def test_plain_processes_for_strangers_are_taken_at_the_owners_word_alone(tmp_path: Path) -> None:
+    chosen = choice.choose("process", scheduler_url=FAR, data_dir=tmp_path)
+    assert chosen.sandbox.tier == "process"
+    assert "you asked for it" in chosen.sentences[0]
+
+
+def test_what_is_no_sandbox_is_named() -> None:
+    with pytest.raises(InvalidInput, match="docker") as caught:
+        choice.check("docker")
+    assert caught.value.field == "--sandbox"
+
+
+@linux_only
+@pytest.mark.parametrize("wanted", ["auto", "bubblewrap"])
+def test_without_bubblewrap_the_agent_is_refused_with_what_mends_it(wanted, tmp_path, only) -> None:
+    only(None)
+    with pytest.raises(NoSandbox) as caught:
+        choice.choose(wanted, scheduler_url=FAR, data_dir=tmp_path)
+    assert caught.value.failing == "tier"
+    assert "apt install bubblewrap" in (caught.value.hint or "")
+    assert "--sandbox process" in (caught.value.hint or "")
+
+
+@linux_only
+@pytest.mark.parametrize(
+    ("said", "mend"),
+    [
+        ("bwrap: setting up uid map: Permission denied", "user namespaces"),
+        ("bwrap: No permissions to create new namespace", "user namespaces"),
+        ("bwrap: pivot_root: Invalid argument", "chroot"),
+        ("bwrap: Can't mount proc on /newroot/proc: Operation not permitted", "container"),
+    ],
+)
+def test_bubblewrap_that_is_there_and_makes_no_sandbox_is_found_out_by_running_it(
+    said, mend, tmp_path, only, monkeypatch
+) -> None:
+    from idle_accelerator.agent.sandbox import trial
+
+    setting = tmp_path / "setting"
+    setting.write_text("1\n" if mend == "user namespaces" else "0\n")
+    monkeypatch.setattr(trial, "_FORBIDDING", ((str(setting), "1", "AppArmor forbids user namespaces"),))
+    only(says(then=f'echo "{said}" >&2; exit 1'))
+    with pytest.raises(NoSandbox) as caught:
+        choice.choose("auto", scheduler_url=FAR, data_dir=tmp_path)
+    assert caught.value.failing == "tier"
+    assert said.removeprefix("bwrap: ") in caught.value.message
+    assert mend in (caught.value.hint or "")
+    assert not (tmp_path / trial.CACHE_FILE).exists(), "a failure is tried again at the next start"
+
+
+@linux_only
+def test_bubblewrap_that_cannot_limit_memory_is_too_old(tmp_path, only) -> None:
+    only(says(options="--disable-userns", then="exit 1"))
+    with pytest.raises(NoSandbox, match="too old") as caught:
+        choice.choose("bubblewrap", scheduler_url=FAR, data_dir=tmp_path)
+    assert caught.value.failing == "disk"
+
+
+@linux_only
+def test_a_line_that_does_not_hold_refuses_the_agent_and_is_named(tmp_path, only, monkeypatch) -> None:
+    from idle_accelerator.agent.sandbox import trial
+
+    async def probe(*_: object) -> Isolation:
+        return HELD.model_copy(update={"net": "fails: loopback works (port 1)"})
+
+    monkeypatch.setattr(trial.probe, "probe", probe)
+    only(says(then="exit 1"))
+    with pytest.raises(NoSandbox, match="loopback works") as caught:
+        choice.choose("auto", scheduler_url=FAR, data_dir=tmp_path)
+    assert caught.value.failing == "net"
+
+
+@linux_only
+def test_what_held_is_remembered_until_anything_that_it_depends_on_changes(
+    tmp_path, only, monkeypatch
+) -> None:
+    from idle_accelerator.agent.sandbox import trial
+
+    tried: list[int] = []
+
+    async def probe(*_: object) -> Isolation:
+        tried.append(1)
+        return HELD
+
+    monkeypatch.setattr(trial.probe, "probe", probe)
+    only(says(then="exit 1"))
+    for _ in range(2):
+        assert choice.choose("auto", scheduler_url=FAR, data_dir=tmp_path).isolation == HELD
+    assert len(tried) == 1
+    with (tmp_path / "bin" / "bwrap").open("a") as file:
+        file.write("# another build\n")
+    choice.choose("auto", scheduler_url=FAR, data_dir=tmp_path)
+    assert len(tried) == 2
+    monkeypatch.setattr(trial.platform, "release", lambda: "99.0")
+    choice.choose("auto", scheduler_url=FAR, data_dir=tmp_path)
+    assert len(tried) == 3
+    (tmp_path / trial.CACHE_FILE).write_text("{")
+    choice.choose("auto", scheduler_url=FAR, data_dir=tmp_path)
+    assert len(tried) == 4
+
+
+@pytest.mark.parametrize("system", ["darwin", "win32"])
+def test_systems_without_a_tier_refuse_strangers_and_say_so(system, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(choice.sys, "platform", system)
+    with pytest.raises(NoSandbox, match="no sandbox keeps guests apart") as caught:
+        choice.choose("auto", scheduler_url=FAR, data_dir=tmp_path)
+    assert "--sandbox process" in (caught.value.hint or "")
+
+
+@linux_only
+def test_the_agent_of_a_strangers_pool_does_not_start_where_nothing_holds(
+    tmp_path, only, monkeypatch
+) -> None:
+    only(None)
+    monkeypatch.setenv("IDLE_DATA_DIR", str(tmp_path / "data"))
+    done = subprocess.run(
+        [sys.executable, "-m", "idle_accelerator.cli", "agent", "--scheduler", FAR, "--key", "idle_x"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert "There is no bubblewrap on this machine" in done.stderr
+    assert "--sandbox process" in done.stderr
+
+
+def test_a_sandbox_without_devices_lends_no_graphics_card(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(fingerprint, "nvidia_names", lambda: ["A card"])
+
+    def gpus(isolation: Isolation) -> int:
+        facts = fingerprint.fingerprint(
+            data_dir=tmp_path,
+            name="n",
+            cpus=None,
+            memory_bytes=None,
+            disk_bytes=None,
+            labels={},
+            isolation=isolation,
+            idleness=(),
+        )
+        assert facts.sandbox_tier == isolation.tier
+        return facts.resources.gpus
+
+    assert gpus(HELD) == 0
+    assert gpus(ways.of_process()) == 1
+
+
+def test_facts_of_agents_that_do_not_say_what_they_hold_still_read() -> None:
+    facts = NodeFacts.model_validate_json(
+        '{"name":"n","os":"linux","arch":"x86_64","python":"3.11","resources":{},"sandbox_tier":"process"}'
+    )
+    assert facts.isolation is None
+    told = facts.model_copy(update={"isolation": HELD})
+    assert NodeFacts.model_validate_json(told.model_dump_json()) == told
