@@ -76,10 +76,14 @@ class Server:
         self.process.kill()
         self.process.wait(timeout=30)
 
+    def leave(self) -> None:
+        assert self.process is not None
+        end(self.process)
+
     def close(self) -> None:
         self.displays.close()
         if self.process is not None and self.process.poll() is None:
-            end(self.process)
+            self.leave()
 
     def session_of_wayland(self) -> Path:
         """A session as logind writes it down; returns its user's runtime folder."""
@@ -361,6 +365,10 @@ class RealKwin(_RealWayland):
         assert self.process is not None
         listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return [int(pid) for pid in listed.split()]
+
+    def leave(self) -> None:
+        # Who ends its parent ends the bus alone. It has made nothing that outlives it.
+        self.crash()
 
     def hang(self) -> None:
         for pid in self._pids():
