@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 from agent_process import AgentProcess, lives, until
 from conftest import SchedulerProcess
 from pool_builders import UserClient, command_spec
+from sandbox_guests import stopped
 
 from idle_accelerator.agent import control
 from idle_accelerator.agent.control import OwnerWord
@@ -131,9 +131,7 @@ def test_pause_freezes_the_whole_tree_and_resume_thaws_it(
     status = control.wait_applied(agent.data_dir, word, WORD_S)
     assert status.lending == "paused"
     # A stop that is pending shows as running until the process is next due; it executes nothing more either way.
-    until(
-        lambda: [guest.status() for guest in guests] == [psutil.STATUS_STOPPED] * 2, what="both are stopped"
-    )
+    until(lambda: all(stopped(guest.pid) for guest in guests), what="both are stopped")
     until(
         lambda: user.tasks(job).tasks[0].attempt_state is AttemptState.SUSPENDED,
         what="the scheduler knows that it stands still",
@@ -141,7 +139,7 @@ def test_pause_freezes_the_whole_tree_and_resume_thaws_it(
     control.wait_applied(
         agent.data_dir, control.give_word(agent.data_dir, OwnerWord(kind="lend", for_s=600)), WORD_S
     )
-    assert psutil.STATUS_STOPPED not in [guest.status() for guest in guests]
+    assert not any(stopped(guest.pid) for guest in guests)
     next((agent.data_dir / "work").iterdir()).joinpath("go").touch()
     assert ended(user, job) is JobState.SUCCEEDED
 
