@@ -7,6 +7,7 @@ launchd sees the rest: the hardware's input, sessions and their locks, sound, ca
 import sys
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from idle_sense.facts import (
     Calls,
@@ -29,6 +30,9 @@ from idle_sense.platform.terminals import Terminals
 from idle_sense.probes.bundle import Probe
 from idle_sense.probes.guests import GuestLedger, ProcessInfo
 from idle_sense.types import Verified
+
+if TYPE_CHECKING:
+    from idle_sense.platform.macos_audio import Audio
 
 __all__ = ["MacOS", "MacSeats"]
 
@@ -116,26 +120,25 @@ class MacOS:
         return GpuProbe(MacGpus(self._registry), guests, self)
 
     def calls(self, guests: GuestLedger) -> Probe[Calls]:
-        from idle_sense.platform.macos_audio import AudioCalls, CameraCalls, MacCallsProbe  # noqa: PLC0415
+        from idle_sense.platform.macos_audio import CameraCalls, MacCallsProbe  # noqa: PLC0415
 
-        audio = AudioCalls(self._frameworks, self._values)
-        return MacCallsProbe(
-            devices=audio.devices,
-            programs=audio.programs,
-            cameras=CameraCalls(self._frameworks, self._values).running,
-            is_guest=lambda pid: guests.contains(pid, self),
-            name_of=self._processes.name,
-        )
+        cameras = CameraCalls(self._frameworks, self._values)
+        return MacCallsProbe(self._audio(guests), cameras.running)
 
     def media(self, guests: GuestLedger) -> Probe[Media]:
-        from idle_sense.platform.macos_audio import AudioCalls, MacMediaProbe  # noqa: PLC0415
+        from idle_sense.platform.macos_audio import MacMediaProbe  # noqa: PLC0415
         from idle_sense.platform.macos_power import PowerCalls  # noqa: PLC0415
 
-        audio = AudioCalls(self._frameworks, self._values)
-        return MacMediaProbe(
-            devices=audio.devices,
-            programs=audio.programs,
-            assertions=PowerCalls(self._frameworks, self._values).assertions,
+        power = PowerCalls(self._frameworks, self._values)
+        return MacMediaProbe(self._audio(guests), power.assertions)
+
+    def _audio(self, guests: GuestLedger) -> "Audio":
+        from idle_sense.platform.macos_audio import Audio, AudioCalls  # noqa: PLC0415
+
+        calls = AudioCalls(self._frameworks, self._values)
+        return Audio(
+            devices=calls.devices,
+            programs=calls.programs,
             is_guest=lambda pid: guests.contains(pid, self),
             name_of=self._processes.name,
         )

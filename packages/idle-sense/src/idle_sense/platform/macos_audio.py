@@ -6,6 +6,7 @@ AudioHardware.h, since macOS 14). No permission is needed, and no device is open
 
 import ctypes
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from idle_sense.facts import Calls, Media, Reading
@@ -223,32 +224,35 @@ def named(
     return tuple(sorted(found))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Audio:
+    """Who is asked about sound, and who is who."""
+
+    devices: Callable[[], Iterable[AudioDevice]]
+    programs: Callable[[], Iterable[AudioProgram] | None]
+    is_guest: Callable[[int], bool]
+    name_of: Callable[[int], str]
+
+    def named(self, *, recording: bool) -> tuple[str, ...]:
+        """See ``named``."""
+        return named(
+            self.devices(), self.programs, recording=recording, is_guest=self.is_guest, name_of=self.name_of
+        )
+
+
 class MacCallsProbe(Asked[Calls]):
     fact = "calls"
     back_end = "CoreAudio and CoreMediaIO"
     every_s: float = 1.0
 
-    def __init__(
-        self,
-        *,
-        devices: Callable[[], Iterable[AudioDevice]],
-        programs: Callable[[], Iterable[AudioProgram] | None],
-        cameras: Callable[[], tuple[str, ...]],
-        is_guest: Callable[[int], bool],
-        name_of: Callable[[int], str],
-    ) -> None:
+    def __init__(self, audio: Audio, cameras: Callable[[], tuple[str, ...]]) -> None:
         super().__init__()
-        self._devices = devices
-        self._programs = programs
+        self._audio = audio
         self._cameras = cameras
-        self._is_guest = is_guest
-        self._name_of = name_of
 
     def look(self, now_s: float) -> Reading[Calls]:
         del now_s
-        microphones = named(
-            self._devices(), self._programs, recording=True, is_guest=self._is_guest, name_of=self._name_of
-        )
+        microphones = self._audio.named(recording=True)
         return Reading(value=Calls(microphones=microphones, cameras=self._cameras()), source=self.back_end)
 
     def describe(self) -> tuple[str, ...]:
@@ -260,28 +264,16 @@ class MacMediaProbe(Asked[Media]):
     back_end = "power assertions and CoreAudio"
     every_s: float = 2.0
 
-    def __init__(
-        self,
-        *,
-        devices: Callable[[], Iterable[AudioDevice]],
-        programs: Callable[[], Iterable[AudioProgram] | None],
-        assertions: Callable[[], Mapping[int, Plain]],
-        is_guest: Callable[[int], bool],
-        name_of: Callable[[int], str],
-    ) -> None:
+    def __init__(self, audio: Audio, assertions: Callable[[], Mapping[int, Plain]]) -> None:
         super().__init__()
-        self._devices = devices
-        self._programs = programs
+        self._audio = audio
         self._assertions = assertions
-        self._is_guest = is_guest
-        self._name_of = name_of
 
     def look(self, now_s: float) -> Reading[Media]:
         del now_s
-        playing = named(
-            self._devices(), self._programs, recording=False, is_guest=self._is_guest, name_of=self._name_of
-        )
-        inhibitors = screen_keepers(self._assertions(), is_guest=self._is_guest, name_of=self._name_of)
+        audio = self._audio
+        playing = audio.named(recording=False)
+        inhibitors = screen_keepers(self._assertions(), is_guest=audio.is_guest, name_of=audio.name_of)
         return Reading(value=Media(playing=playing, inhibitors=inhibitors), source=self.back_end)
 
     def describe(self) -> tuple[str, ...]:
