@@ -21,7 +21,7 @@ from idle_accelerator.sdk.functions import (
     pickle_arguments,
     pickle_function,
 )
-from idle_accelerator.wire.jobs import MAX_TASKS
+from idle_accelerator.wire.ids import MAX_TASKS
 
 _PROGRAM = """
 import sys

@@ -11,7 +11,7 @@ import pytest
 from idle_accelerator.errors import IdleError, InvalidInput, TooLarge
 from idle_accelerator.scheduler.api.bodies import JOB_BODY_LIMIT_BYTES
 from idle_accelerator.sdk.submission import SPEC_LIMIT_BYTES, Draft, JobOptions, command_draft
-from idle_accelerator.wire.jobs import MAX_TASKS
+from idle_accelerator.wire.ids import MAX_TASKS
 
 COMMAND = ["python3", "job.py"]
 

@@ -11,12 +11,13 @@ from pydantic import ValidationError
 
 from idle_accelerator.wire.exchange import AttemptReport, ExchangeRequest, LogChunk
 from idle_accelerator.wire.ids import AttemptRef, from_random
-from idle_accelerator.wire.jobs import JobSpec, Requirements, check_workspace_path
+from idle_accelerator.wire.jobs import JobSpec, Requirements
 from idle_accelerator.wire.model import WireModel
 from idle_accelerator.wire.nodes import NodeFacts, Offer
 from idle_accelerator.wire.payload import Payload
 from idle_accelerator.wire.reasons import Reason
 from idle_accelerator.wire.resources import Resources
+from idle_accelerator.wire.texts import check_workspace_path
 
 PLAIN: dict[str, Any] = {"workload": {"kind": "command", "argv": ["true"]}}
 

@@ -22,8 +22,9 @@ from idle_accelerator.agent.folders import Entry, Folder, is_only_name, open_fol
 from idle_accelerator.agent.patterns import Patterns, States
 from idle_accelerator.errors import InvalidInput
 from idle_accelerator.sdk.artifacts import WINDOWS_DEVICES
-from idle_accelerator.wire.jobs import Artifact, Requirements, check_workspace_path, is_plain
+from idle_accelerator.wire.jobs import Artifact, Requirements
 from idle_accelerator.wire.reasons import Reason, reason
+from idle_accelerator.wire.texts import check_workspace_path, is_plain
 
 FILES_LIMIT: Final = 10_000
 BYTES_LIMIT: Final = 64 * 1024**3

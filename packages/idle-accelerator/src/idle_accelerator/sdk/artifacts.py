@@ -5,7 +5,7 @@ import unicodedata
 from pathlib import Path
 
 from idle_accelerator.errors import InvalidInput
-from idle_accelerator.wire.jobs import check_workspace_path
+from idle_accelerator.wire.texts import check_workspace_path
 
 _WINDOWS_SIGNS = re.compile(r'[<>:"|?*\x00-\x1f]')
 WINDOWS_DEVICES = re.compile(

@@ -22,7 +22,8 @@ from typing import Any, Literal, cast
 import cloudpickle
 
 from idle_accelerator.errors import InvalidInput, TooLarge
-from idle_accelerator.wire.jobs import MAX_TASKS, Function
+from idle_accelerator.wire.ids import MAX_TASKS
+from idle_accelerator.wire.jobs import Function
 from idle_accelerator.wire.payload import INLINE_LIMIT_BYTES, Payload, inline_payload
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"

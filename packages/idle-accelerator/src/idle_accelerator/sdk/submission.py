@@ -11,7 +11,8 @@ from typing import Any, Literal, TypedDict, cast
 from pydantic import ValidationError
 
 from idle_accelerator.errors import InvalidInput, TooLarge
-from idle_accelerator.wire.jobs import MAX_INPUTS, MAX_TASKS, Command, Function, JobSpec
+from idle_accelerator.wire.ids import MAX_TASKS
+from idle_accelerator.wire.jobs import MAX_INPUTS, Command, Function, JobSpec
 from idle_accelerator.wire.units import format_size, parse_duration, parse_size
 
 Inputs = Sequence[str | os.PathLike[str]] | Mapping[str, str | os.PathLike[str]]

@@ -16,8 +16,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from idle_accelerator.wire.ids import JobId
-from idle_accelerator.wire.jobs import MAX_TASKS, Artifact, JobSpec, Usage
+from idle_accelerator.wire.checkpoints import ProgressNote, ResumePoint, SavedCheckpoint
+from idle_accelerator.wire.ids import MAX_EPOCH, MAX_TASKS, JobId
+from idle_accelerator.wire.jobs import Artifact, JobSpec, Usage
 from idle_accelerator.wire.model import WireModel
 from idle_accelerator.wire.nodes import NodeFacts, Offer
 from idle_accelerator.wire.payload import Payload, RemoteError
@@ -26,7 +27,6 @@ from idle_accelerator.wire.states import AttemptState
 
 PROTOCOL = 1
 
-MAX_EPOCH = 2**31
 TaskEpoch = Annotated[
     tuple[Annotated[int, Field(ge=0, lt=MAX_TASKS)], Annotated[int, Field(ge=1, le=MAX_EPOCH)]],
     Field(strict=False, description="[task index, epoch]"),
@@ -87,6 +87,8 @@ class ExchangeRequest(WireModel):
     )
     reports: tuple[AttemptReport, ...] = Field(default=(), strict=False, max_length=10_000)
     logs: tuple[LogChunk, ...] = Field(default=(), strict=False, max_length=1000)
+    checkpoints: tuple[SavedCheckpoint, ...] = Field(default=(), strict=False, max_length=1000)
+    progress: tuple[ProgressNote, ...] = Field(default=(), strict=False, max_length=1000)
 
 
 class Grant(WireModel):
@@ -97,6 +99,9 @@ class Grant(WireModel):
         default=None, description="Left out when the request named the job in known_jobs."
     )
     attempts: tuple[TaskEpoch, ...] = Field(strict=False)
+    resume: tuple[ResumePoint, ...] = Field(
+        default=(), strict=False, description="For those of the tasks that have a checkpoint."
+    )
 
 
 class Order(WireModel):

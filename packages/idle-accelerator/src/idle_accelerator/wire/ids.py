@@ -9,6 +9,9 @@ from pydantic import Field
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 RANDOM_LENGTH = 16
+MAX_TASKS = 1_000_000
+"""Of one job."""
+MAX_EPOCH = 2**31
 
 JobId = Annotated[str, Field(pattern=r"^j[a-z2-7]{16}$", examples=["jx3k7q2m5w4t6rab2"])]
 NODE_ID_PATTERN = r"^n[a-z2-7]{16}$"

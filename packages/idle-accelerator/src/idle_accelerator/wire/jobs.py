@@ -1,56 +1,21 @@
 """Jobs as they are submitted, and jobs, tasks and attempts as they are shown."""
 
 import re
-import unicodedata
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from idle_accelerator.wire.ids import Digest, JobId
+from idle_accelerator.wire.checkpoints import CheckpointView, Progress
+from idle_accelerator.wire.ids import MAX_TASKS, Digest, JobId
 from idle_accelerator.wire.model import WireModel
 from idle_accelerator.wire.payload import Payload, RemoteError
 from idle_accelerator.wire.reasons import ReasonView
 from idle_accelerator.wire.states import AttemptState, JobState, TaskState
+from idle_accelerator.wire.texts import Text, WorkspacePath, check_plain_text
 
-MAX_TASKS = 1_000_000
 MAX_INPUTS = 10_000
-_DRIVE = re.compile(r"^.:", re.DOTALL)
 _RESERVED_ENV = "IDLE_"
-_NOT_PLAIN = frozenset({"Cc", "Cs", "Co", "Zl", "Zp"})
-_TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
-
-
-def is_plain(text: str) -> bool:
-    """Whether it holds nothing that breaks a line, is invisible on purpose or turns the writing direction.
-
-    Emoji with their joiners, and the spaces of every script, are plain.
-    """
-    return text.isprintable() or not any(
-        unicodedata.category(letter) in _NOT_PLAIN or letter in _TURNING for letter in text
-    )
-
-
-def _check_text(text: str) -> str:
-    if not is_plain(text):
-        raise ValueError("must not hold newlines or other control characters")
-    return text
-
-
-def check_workspace_path(path: str) -> str:
-    """A path that stays inside the workspace on every operating system.
-
-    Raises ValueError for absolute paths, ``..``, back-slashes, drive letters, control characters and empty parts. Windows
-    drops dots and spaces at the end of a name, so there ``.. `` is ``..``; and a drive letter anywhere starts anew.
-    """
-    if not path or not is_plain(path):
-        raise ValueError("must be a non-empty path without newlines or other control characters")
-    parts = path.split("/")
-    if path.startswith("/") or "\\" in path or any(_DRIVE.match(part) for part in parts):
-        raise ValueError("must be a relative path with forward slashes, inside the workspace")
-    if any(not part.strip(". ") for part in parts):
-        raise ValueError("must not hold empty parts, '.' or '..': it may not leave the workspace")
-    return path
 
 
 def _check_env_name(name: str) -> str:
@@ -67,8 +32,6 @@ def _check_no_nul(text: str) -> str:
     return text
 
 
-Text = Annotated[str, Field(max_length=200), AfterValidator(_check_text)]
-WorkspacePath = Annotated[str, Field(max_length=1000), AfterValidator(check_workspace_path)]
 EnvName = Annotated[str, Field(max_length=200), AfterValidator(_check_env_name)]
 Argument = Annotated[str, Field(max_length=131_072), AfterValidator(_check_no_nul)]
 OS = Literal["linux", "macos", "windows"]
@@ -120,7 +83,7 @@ class Requirements(WireModel):
     disk_bytes: int = Field(default=0, ge=0, le=1 << 50)
     gpus: int = Field(default=0, ge=0, le=1024)
     os: OS | None = None
-    arch: Annotated[str, Field(max_length=50), AfterValidator(_check_text)] | None = None
+    arch: Annotated[str, Field(max_length=50), AfterValidator(check_plain_text)] | None = None
     python: Annotated[str, Field(pattern=r"^3\.\d{1,3}$")] | None = None
     labels: dict[Text, Text] = Field(default_factory=dict, max_length=100)
     node: Text | None = Field(default=None, description="Id or name of the only node that may run it.")
@@ -236,6 +199,7 @@ class TaskView(WireModel):
     exit_code: int | None = None
     reason: ReasonView | None = None
     finished_at: datetime | None = None
+    progress: Progress | None = Field(default=None, description="What its newest attempt said.")
 
 
 class TaskPage(WireModel):
@@ -248,6 +212,9 @@ class TaskDetail(WireModel):
     task: TaskView
     attempts: tuple[AttemptView, ...] = Field(strict=False)
     artifacts: tuple[Artifact, ...] = Field(default=(), strict=False)
+    checkpoints: tuple[CheckpointView, ...] = Field(
+        default=(), strict=False, description="Those that are kept, newest first."
+    )
 
 
 class TaskResult(WireModel):

@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from idle_accelerator.wire.ids import JobId, NodeId
-from idle_accelerator.wire.jobs import OS, Text
+from idle_accelerator.wire.jobs import OS
 from idle_accelerator.wire.model import WireModel
 from idle_accelerator.wire.reasons import Reason, ReasonView
 from idle_accelerator.wire.resources import Resources
+from idle_accelerator.wire.texts import Text
 
 Lending = Literal["available", "settling", "in_use", "paused", "lent", "draining", "offline"]
 """available: idle and lent · settling: idle, but not yet for long enough · in_use: its owner needs it · paused: by its

@@ -14,7 +14,8 @@ from idle_accelerator.scheduler.signals import called
 from idle_accelerator.scheduler.store import jobs as stored
 from idle_accelerator.scheduler.store.logs import LogPiece, read_log
 from idle_accelerator.scheduler.store.rows import attempt_view, load_artifacts, task_view
-from idle_accelerator.wire.jobs import MAX_TASKS, LogPage, TaskDetail, TaskPage
+from idle_accelerator.wire.ids import MAX_TASKS
+from idle_accelerator.wire.jobs import LogPage, TaskDetail, TaskPage
 from idle_accelerator.wire.states import LIVE_ATTEMPT_STATES, TERMINAL_TASK_STATES, AttemptState, TaskState
 
 router = APIRouter(prefix="/v1/jobs/{job}/tasks", tags=["tasks"], dependencies=[User])

@@ -15,12 +15,12 @@ from idle_accelerator.wire.jobs import (
     TaskResult,
     TaskView,
     Usage,
-    is_plain,
 )
 from idle_accelerator.wire.nodes import NodeFacts
 from idle_accelerator.wire.payload import Payload, RemoteError
 from idle_accelerator.wire.reasons import Reason, ReasonView, view
 from idle_accelerator.wire.states import AttemptState, JobState, TaskState
+from idle_accelerator.wire.texts import is_plain
 
 _ARTIFACTS: TypeAdapter[tuple[Artifact, ...]] = TypeAdapter(tuple[Artifact, ...])
 SUMMARY_LENGTH = 120

@@ -13,7 +13,8 @@ from idle_accelerator.sdk.submission import JobOptions
 from idle_accelerator.web import UPLOAD_LIMIT_MIB, faults, form, plain, pool
 from idle_accelerator.web.language import say
 from idle_accelerator.web.opening import open_job
-from idle_accelerator.wire.jobs import MAX_TASKS, check_workspace_path
+from idle_accelerator.wire.ids import MAX_TASKS
+from idle_accelerator.wire.texts import check_workspace_path
 
 _SYSTEMS = ("linux", "macos", "windows")
 _SENT = "submit.sent"
