@@ -254,7 +254,7 @@ class _Tree:
         group already; of that, children of this program are looked for here."""
         self._learn_heir()
         members: list[posix.Member] = []
-        for pid in group.pids() | self._heirs.keys():
+        for pid in cgroups.pids_in(group.tree) | self._heirs.keys():  # it cannot make groups below
             process = procfs.read(pid)
             if process is None or self._heirs.get(pid, process.started) != process.started:
                 self._heirs.pop(pid, None)

@@ -84,6 +84,11 @@ class BubblewrapSandbox:
         """What of the machine's files guests may read."""
         return self._view.shown
 
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Those of bwrap that are the same for every guest."""
+        return self._fixed
+
     async def start(self, spec: GuestSpec) -> Guest:
         """Start a guest; it runs on return. Raises SpawnFailed, and then nothing of it runs."""
         _check_environment(spec)
@@ -366,8 +371,7 @@ class _Inside:
         if program is None:
             return False
         try:
-            with open(f"/proc/{program}/cmdline", "rb") as file:  # noqa: PTH123  # read each millisecond
-                words = file.read(_REPORT_BYTES).split(b"\0")
+            words = _read(f"/proc/{program}/cmdline").split(b"\0")
         except OSError:  # it has ended, and so has begun
             return True
         return words[1:2] != [_ARGUMENTS.encode()]
@@ -390,11 +394,19 @@ def _is_still(process: procfs.Process) -> bool:
     return now is not None and now.started == process.started
 
 
+def _read(path: str) -> bytes:
+    """The beginning of a file that is looked at each millisecond. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, _REPORT_BYTES)
+    finally:
+        os.close(descriptor)
+
+
 def _program_of(init: int) -> int | None:
     """The first child of the namespace's init; None before there is one."""
     try:
-        with open(f"/proc/{init}/task/{init}/children", encoding="ascii") as file:  # noqa: PTH123  # read each millisecond
-            pids = file.read().split()
+        pids = _read(f"/proc/{init}/task/{init}/children").split()
         return int(pids[0]) if pids else None
     except ProcessLookupError:
         return None
