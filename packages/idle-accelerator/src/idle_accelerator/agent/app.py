@@ -15,6 +15,7 @@ from types import FrameType
 
 from idle_accelerator import locks
 from idle_accelerator.agent import control
+from idle_accelerator.agent.consent import Consent, agree
 from idle_accelerator.agent.control import AgentStatus, OwnerWord
 from idle_accelerator.agent.fingerprint import fingerprint
 from idle_accelerator.agent.journal import Journal
@@ -63,6 +64,14 @@ class AgentConfig:
     """Lend by the owner's word for so long, from the start on."""
     pool_pid: int | None = None
     """A process whose tree belongs to the pool, such as ``idlectl up`` with its scheduler: its load is not the owner's."""
+    network: str = "off"
+    """What guests in a sandbox may reach: 'off', 'proxy' (``allow_hosts``) or 'open'."""
+    allow_hosts: tuple[str, ...] = ()
+    """As ``wire.hosts.lent_host`` reads them."""
+    network_bytes_per_s: float | None = None
+    """Each guest's, through the proxy. None: as much as there is."""
+    gpus: str | None = None
+    """'all', 'none', or numbers such as '0,2'. None: all where guests are plain processes, else none."""
     sandbox: Choice = "auto"
     """'auto': plain processes for a scheduler on this machine, and for any other the strongest tier that holds."""
     vacate_after_s: float = DEFAULT_VACATE_AFTER_S
@@ -87,7 +96,14 @@ def run_agent(config: AgentConfig) -> int:
     try:
         # Before there is an event loop and any work: what is not known yet is tried, which takes a second or two.
         chosen = choose(config.sandbox, scheduler_url=config.scheduler_url, data_dir=config.data_dir)
-        asyncio.run(_run(config, policy, chosen))
+        consent = agree(
+            network=config.network,
+            allow_hosts=config.allow_hosts,
+            bytes_per_s=config.network_bytes_per_s,
+            gpus=config.gpus,
+            isolation=chosen.isolation,
+        )
+        asyncio.run(_run(config, policy, chosen, consent))
     finally:
         lock.close()
     return 0
@@ -261,7 +277,7 @@ class _Agent:
             _log.warning("the status file cannot be written: %s", error)
 
 
-async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
+async def _run(config: AgentConfig, policy: Policy, chosen: Chosen, consent: Consent) -> None:
     """Sets the rooms up, tidies up after an earlier agent that crashed, and runs."""
     if config.lend_for_s is not None:
         control.give_word(config.data_dir, OwnerWord(kind="lend", for_s=config.lend_for_s))
@@ -290,15 +306,23 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
         memory_bytes=config.memory_bytes,
         disk_bytes=config.disk_bytes,
         labels=config.labels,
-        isolation=chosen.isolation,
+        isolation=consent.isolation,
         idleness=monitor.describe(),
+        gpu_names=consent.gpu_names,
+        network=consent.network,
     )
     for sentence in facts.idleness:
         _log.info("idleness: %s", sentence)
-    for sentence in chosen.sentences:
+    for sentence in (*chosen.sentences, *consent.sentences()):
         _log.info("isolation: %s", sentence)
     outbox = Outbox(journal)
     outbox.recover(journal.unacknowledged)
+    ways = consent.open_ways(
+        config.data_dir,
+        on_moved=monitor.guests().sent,
+        on_began=lambda guest: monitor.guests().add(guest.pid),
+        on_ended=lambda guest: monitor.guests().discard(guest.pid),
+    )
     shop = Workshop(
         sandbox=sandbox,
         workspaces=workspaces,
@@ -307,6 +331,8 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
         outbox=outbox,
         journal=journal,
         ledger=monitor.guests(),
+        ways=ways,
+        devices=consent.open_devices(),
     )
     limits = Limits(total=facts.resources, vacate_after_s=config.vacate_after_s, grace_s=config.grace_s)
     try:
@@ -314,6 +340,8 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
             outbox, lambda on_change: Runner(shop, limits, owner.now(), on_change=on_change)
         )
     finally:
+        if ways is not None:
+            await ways.close()
         await workspaces.close()
         await asyncio.to_thread(monitor.close)
         await asyncio.to_thread(history.close)

@@ -65,6 +65,45 @@ def agent(
             show_default=False,
         ),
     ] = None,
+    network: Annotated[
+        str,
+        typer.Option(
+            "--network",
+            metavar="off|proxy|open",
+            help="What work in a sandbox may reach. proxy: the hosts that you allow. open: every public host.",
+            rich_help_panel=_LENDING,
+        ),
+    ] = "off",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host",
+            metavar="HOST[:PORT]",
+            help="With --network proxy: pypi.org, '*.example.org', or '*' for every public one; may be given often.",
+            rich_help_panel=_LENDING,
+            show_default=False,
+        ),
+    ] = None,
+    network_rate: Annotated[
+        str | None,
+        typer.Option(
+            "--network-rate",
+            metavar="SIZE",
+            help="What each may move a second through the proxy, such as 2M.",
+            rich_help_panel=_LENDING,
+            show_default=False,
+        ),
+    ] = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option(
+            "--gpus",
+            metavar="all|none|0,2",
+            help="Graphics cards. If left out: none to work in a sandbox, else all.",
+            rich_help_panel=_LENDING,
+            show_default=False,
+        ),
+    ] = None,
     policy: PolicyFlag = "desktop",
     sandbox: Annotated[
         str,
@@ -141,6 +180,10 @@ def agent(
         memory_bytes=memory_bytes,
         disk_bytes=None if disk is None else parse_size(disk, field="--disk"),
         labels=pairs(label, flag="--label", example="room=12"),
+        network=network,
+        allow_hosts=tuple(allow_host or ()),
+        network_bytes_per_s=_rate(network_rate),
+        gpus=gpus,
         sandbox=choice.check(sandbox),
         lend_for_s=_duration(lend_for, flag="--lend-for"),
         vacate_after_s=parse_duration(vacate_after, field="--vacate-after"),
@@ -159,6 +202,16 @@ def check_policy(text: str) -> None:
         raise InvalidInput(
             f"{text!r} is no policy.", field="--policy", hint=f"Use one of: {', '.join(POLICIES)}."
         )
+
+
+def _rate(text: str | None) -> float | None:
+    """Raises InvalidInput."""
+    rate = None if text is None else float(parse_size(text, field="--network-rate"))
+    if rate is not None and not rate > 0:
+        raise InvalidInput(
+            "must be more than nothing.", field="--network-rate", hint="To lend none: --network off"
+        )
+    return rate
 
 
 def _duration(text: str | None, *, flag: str) -> float | None:

@@ -7,12 +7,13 @@ whatever the agent's user may; and, on Linux, ``bubblewrap``, which sees nothing
 from collections.abc import Iterable
 
 from idle_accelerator.agent import host
-from idle_accelerator.agent.sandbox.process import ProcessSandbox
+from idle_accelerator.agent.sandbox.process import ProcessSandbox, start_plain
 from idle_accelerator.agent.sandbox.types import (
     FIRST_INPUT_LIMIT_BYTES,
     FreezeFailed,
     Guest,
     GuestExit,
+    GuestNetwork,
     GuestRecord,
     GuestSpec,
     GuestUsage,
@@ -28,6 +29,7 @@ __all__ = [
     "FreezeFailed",
     "Guest",
     "GuestExit",
+    "GuestNetwork",
     "GuestRecord",
     "GuestSpec",
     "GuestUsage",
@@ -39,6 +41,7 @@ __all__ = [
     "kill_leftovers",
     "mechanisms",
     "open_sandbox",
+    "start_plain",
 ]
 
 

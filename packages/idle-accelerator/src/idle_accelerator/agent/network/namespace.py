@@ -1,0 +1,145 @@
+"""Work inside a guest's network namespace, done from outside: its listening socket, and routes that lead nowhere.
+
+A process joins the user namespace that owns the network namespace, in which its user has all rights as its maker, and then the network
+namespace itself (setns(2), user_namespaces(7)). The first of these is for processes with a single thread, and there is no way back: so each
+such work is done by a child that ends with it. A program of the standard library alone, for Linux.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import socket
+import struct
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+if sys.platform != "linux":
+    raise ImportError("This file is for Linux.")
+
+PROXY_PORT: Final = 3128
+"""On the guest's own 127.0.0.1. The namespace is new: nobody else has it."""
+_BACKLOG: Final = 64
+_NEW_USER: Final = 0x10000000
+_NEW_NET: Final = 0x40000000
+_GET_OWNER: Final = 0xB701
+"""NS_GET_USERNS of ioctl_ns(2)."""
+_FREE_BIND: Final = 15
+"""IP_FREEBIND: the address may appear later than the socket."""
+_ANSWER_LIMIT: Final = 1000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def listening_socket(net: int) -> socket.socket:
+    """A TCP socket that listens on 127.0.0.1:PROXY_PORT of the network namespace that ``net`` is an open file of.
+
+    Raises OSError.
+    """
+    descriptors: list[int] = _inside(net, _listen)
+    return socket.socket(fileno=descriptors[0])
+
+
+def close_routes(net: int, networks: Sequence[tuple[int, bytes, int]]) -> None:
+    """Nothing in the namespace reaches these networks: (address family, address, bits of its prefix). More exact routes go before.
+
+    Raises OSError.
+    """
+    _inside(net, lambda: _prohibit(networks))
+
+
+def _inside(net: int, work: Callable[[], list[socket.socket]]) -> list[int]:
+    """The sockets that ``work`` makes inside of the namespace, as descriptors. Raises OSError, also for what happens there."""
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with here, there:
+        child = os.fork()
+        if child == 0:
+            _do_and_end(net, work, there)
+        there.close()
+        try:
+            said, descriptors, _, _ = socket.recv_fds(here, _ANSWER_LIMIT, 1)
+        finally:
+            os.waitpid(child, 0)
+    if said == b"ok":
+        return descriptors
+    number, _, text = said.decode(errors="replace").partition(" ")
+    raise OSError(int(number) if number.isdecimal() else 0, text or "the child ended without a word")
+
+
+def _do_and_end(net: int, work: Callable[[], list[socket.socket]], there: socket.socket) -> None:
+    """In the child: never returns."""
+    try:
+        try:
+            _join(fcntl.ioctl(net, _GET_OWNER), _NEW_USER)
+            _join(net, _NEW_NET)
+            made = work()
+            socket.send_fds(there, [b"ok"], [one.fileno() for one in made])
+        except OSError as error:
+            there.send(f"{error.errno or 0} {error.strerror or error}".encode()[:_ANSWER_LIMIT])
+    finally:
+        os._exit(0)
+
+
+def _join(namespace: int, kind: int) -> None:
+    if _libc.setns(namespace, kind) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def _listen() -> list[socket.socket]:
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    made.setsockopt(socket.IPPROTO_IP, _FREE_BIND, 1)
+    made.bind(("127.0.0.1", PROXY_PORT))
+    made.listen(_BACKLOG)
+    return [made]
+
+
+_NEW_ROUTE: Final = 24
+_ERROR: Final = 2
+_FLAGS: Final = 0x1 | 0x4 | 0x400 | 0x100
+"""NLM_F_REQUEST, _ACK, _CREATE and _REPLACE."""
+_MAIN_TABLE: Final = 254
+_BY_BOOT: Final = 3
+_EVERYWHERE: Final = 0
+_PROHIBIT: Final = 8
+"""RTN_PROHIBIT: whoever goes there is told so at once (EACCES)."""
+_DESTINATION: Final = 1
+_ALREADY: Final = 17
+_NO_FAMILY: Final = frozenset({95, 97})
+
+
+def _prohibit(networks: Sequence[tuple[int, bytes, int]]) -> list[socket.socket]:
+    """By rtnetlink(7)."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as line:
+        line.bind((0, 0))
+        for number, (family, address, bits) in enumerate(networks, start=1):
+            attribute = struct.pack("=HH", 4 + len(address), _DESTINATION) + address
+            route = struct.pack(
+                "=BBBBBBBBI", family, bits, 0, 0, _MAIN_TABLE, _BY_BOOT, _EVERYWHERE, _PROHIBIT, 0
+            )
+            body = route + attribute
+            line.send(struct.pack("=IHHII", 16 + len(body), _NEW_ROUTE, _FLAGS, number, 0) + body)
+            answer = line.recv(4096)
+            _, kind, _, _, _ = struct.unpack_from("=IHHII", answer)
+            code = -struct.unpack_from("=i", answer, 16)[0] if kind == _ERROR else 0
+            if code and code != _ALREADY and not (code in _NO_FAMILY and family == socket.AF_INET6):
+                raise OSError(code, os.strerror(code))
+    return []
+
+
+def serve(line: socket.socket) -> None:
+    """Make listening sockets as asked, until the line ends: each request brings a namespace, each answer a socket or what went wrong.
+
+    To be run in a process that has no thread but this one, and little memory to be copied."""
+    while True:
+        _, descriptors, _, _ = socket.recv_fds(line, _ANSWER_LIMIT, 1)
+        if not descriptors:
+            return
+        try:
+            with listening_socket(descriptors[0]) as made:
+                socket.send_fds(line, [b"ok"], [made.fileno()])
+        except OSError as error:
+            line.send(f"{error.strerror or error}".encode()[:_ANSWER_LIMIT])
+        finally:
+            with contextlib.suppress(OSError):
+                os.close(descriptors[0])

@@ -1,0 +1,7 @@
+PROGRAM = "slirp4netns"
+
+
+def check() -> None: ...
+
+
+class OpenWay: ...
