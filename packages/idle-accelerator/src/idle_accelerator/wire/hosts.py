@@ -126,7 +126,7 @@ def address_of(text: str) -> Address | None:
     return None if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None else address
 
 
-_SPECIAL_4: Final = tuple(
+SPECIAL_4: Final = tuple(
     ipaddress.IPv4Network(text)
     for text in (
         "0.0.0.0/8",
@@ -157,7 +157,7 @@ _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 def is_public(address: Address) -> bool:
     """Whether it is a host of the public internet. An IPv4 address inside of an IPv6 one is looked at itself (RFC 6052)."""
     if isinstance(address, ipaddress.IPv4Address):
-        return not any(address in network for network in _SPECIAL_4)
+        return not any(address in network for network in SPECIAL_4)
     if address in _NAT64:
         return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
     return address in _PUBLIC_6 and not any(address in network for network in _SPECIAL_6)

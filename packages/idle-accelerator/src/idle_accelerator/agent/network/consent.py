@@ -1,9 +1,9 @@
 """What the owner lends of the network, read from settings, and how it is said."""
 
+import sys
 from collections.abc import Sequence
 from typing import Final
 
-from idle_accelerator.agent.network import open_way
 from idle_accelerator.errors import InvalidInput
 from idle_accelerator.wire.hosts import lent_host
 from idle_accelerator.wire.network import MAX_LENT, NetworkOffer
@@ -12,6 +12,7 @@ from idle_accelerator.wire.nodes import Isolation
 CHOICES: Final = ("off", "proxy", "open")
 FLAG: Final = "--network"
 HOST_FLAG: Final = "--allow-host"
+OPEN_BY: Final = "slirp4netns"
 _LINE_LIMIT: Final = 200
 
 
@@ -60,7 +61,9 @@ def as_lent(consent: NetworkOffer, isolation: Isolation) -> NetworkOffer:
             field=FLAG,
             hint=f"Leave it out, or say {FLAG} off.",
         )
-    if consent.kind == "open":
+    if consent.kind == "open" and sys.platform == "linux":
+        from idle_accelerator.agent.network import open_way  # noqa: PLC0415  # a file for Linux
+
         open_way.check()
     return consent
 
@@ -71,7 +74,7 @@ def said_of(lent: NetworkOffer, isolation: Isolation) -> Isolation:
         line = f"network namespace; by the owner's consent, for tasks that name hosts, {lent}"
     elif lent.kind == "open":
         line = (
-            f"network namespace; open by the owner's consent to tasks that ask, by {open_way.PROGRAM}:"
+            f"network namespace; open by the owner's consent to tasks that ask, by {OPEN_BY}:"
             " public addresses, not this machine nor its own network"
         )
     else:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from idle_accelerator.agent.network import requests
+from idle_accelerator.agent.network.names import NameDoor
 from idle_accelerator.agent.network.reaching import RefusedError, connect, permitted, resolve
 from idle_accelerator.wire.hosts import lent_host, wanted_host
 
@@ -184,7 +185,7 @@ class Doors:
     def __init__(self, line: socket.socket, opener: socket.socket) -> None:
         self._line = line
         self._opener = opener
-        self._doors: dict[int, Door] = {}
+        self._doors: dict[int, Door | NameDoor] = {}
         self._moved_bytes = 0
 
     async def serve(self) -> int:
@@ -234,12 +235,17 @@ class Doors:
     def _open(self, message: dict[str, Any], net: int) -> None:
         number = message["id"]
         # Blocks for two milliseconds, while the process beside this one forks.
-        socket.send_fds(self._opener, [b"open"], [net])
+        wanted = {"names": message["names"], "closed": message["closed"]}
+        socket.send_fds(self._opener, [json.dumps(wanted).encode()], [net])
         said, made, _, _ = socket.recv_fds(self._opener, _MESSAGE_LIMIT, 1)
         if not made:
             self._tell("failed", id=number, why=said.decode(errors="replace") or "its helper has ended")
             return
-        self._doors[number] = Door(socket.socket(fileno=made[0]), message, self._tell, self._note)
+        line = socket.socket(fileno=made[0])
+        if message["names"]:
+            self._doors[number] = NameDoor(line)
+        else:
+            self._doors[number] = Door(line, message, self._tell, self._note)
         self._tell("opened", id=number)
 
     def _note(self, byte_count: int) -> None:

@@ -8,6 +8,8 @@ such work is done by a child that ends with it. A program of the standard librar
 import contextlib
 import ctypes
 import fcntl
+import ipaddress
+import json
 import os
 import socket
 import struct
@@ -20,6 +22,7 @@ if sys.platform != "linux":
 
 PROXY_PORT: Final = 3128
 """On the guest's own 127.0.0.1. The namespace is new: nobody else has it."""
+_NAMES_PORT: Final = 53
 _BACKLOG: Final = 64
 _NEW_USER: Final = 0x10000000
 _NEW_NET: Final = 0x40000000
@@ -28,6 +31,7 @@ _GET_OWNER: Final = 0xB701
 _FREE_BIND: Final = 15
 """IP_FREEBIND: the address may appear later than the socket."""
 _ANSWER_LIMIT: Final = 1000
+_REQUEST_LIMIT: Final = 64 * 1024
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -36,16 +40,22 @@ def listening_socket(net: int) -> socket.socket:
 
     Raises OSError.
     """
-    descriptors: list[int] = _inside(net, _listen)
-    return socket.socket(fileno=descriptors[0])
+    return socket.socket(fileno=_inside(net, _listen)[0])
 
 
-def close_routes(net: int, networks: Sequence[tuple[int, bytes, int]]) -> None:
-    """Nothing in the namespace reaches these networks: (address family, address, bits of its prefix). More exact routes go before.
-
-    Raises OSError.
+def names_socket(net: int, closed: Sequence[str]) -> socket.socket:
+    """A UDP socket at 127.0.0.1:53 of that namespace, for queries; from now on nothing in it reaches the networks of ``closed``, where no
+    more exact route leads there. Raises OSError.
     """
-    _inside(net, lambda: _prohibit(networks))
+
+    def work() -> list[socket.socket]:
+        _prohibit([ipaddress.IPv4Network(text) for text in closed])
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.setsockopt(socket.IPPROTO_IP, _FREE_BIND, 1)
+        made.bind(("127.0.0.1", _NAMES_PORT))
+        return [made]
+
+    return socket.socket(fileno=_inside(net, work)[0])
 
 
 def _inside(net: int, work: Callable[[], list[socket.socket]]) -> list[int]:
@@ -104,39 +114,47 @@ _EVERYWHERE: Final = 0
 _PROHIBIT: Final = 8
 """RTN_PROHIBIT: whoever goes there is told so at once (EACCES)."""
 _DESTINATION: Final = 1
-_ALREADY: Final = 17
-_NO_FAMILY: Final = frozenset({95, 97})
 
 
-def _prohibit(networks: Sequence[tuple[int, bytes, int]]) -> list[socket.socket]:
-    """By rtnetlink(7)."""
+def _prohibit(networks: Sequence[ipaddress.IPv4Network]) -> None:
+    """By rtnetlink(7). Raises OSError."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as line:
         line.bind((0, 0))
-        for number, (family, address, bits) in enumerate(networks, start=1):
-            attribute = struct.pack("=HH", 4 + len(address), _DESTINATION) + address
+        for number, network in enumerate(networks, start=1):
+            address = network.network_address.packed
             route = struct.pack(
-                "=BBBBBBBBI", family, bits, 0, 0, _MAIN_TABLE, _BY_BOOT, _EVERYWHERE, _PROHIBIT, 0
+                "=BBBBBBBBI",
+                socket.AF_INET,
+                network.prefixlen,
+                0,
+                0,
+                _MAIN_TABLE,
+                _BY_BOOT,
+                _EVERYWHERE,
+                _PROHIBIT,
+                0,
             )
-            body = route + attribute
+            body = route + struct.pack("=HH", 4 + len(address), _DESTINATION) + address
             line.send(struct.pack("=IHHII", 16 + len(body), _NEW_ROUTE, _FLAGS, number, 0) + body)
             answer = line.recv(4096)
             _, kind, _, _, _ = struct.unpack_from("=IHHII", answer)
             code = -struct.unpack_from("=i", answer, 16)[0] if kind == _ERROR else 0
-            if code and code != _ALREADY and not (code in _NO_FAMILY and family == socket.AF_INET6):
+            if code:
                 raise OSError(code, os.strerror(code))
-    return []
 
 
 def serve(line: socket.socket) -> None:
-    """Make listening sockets as asked, until the line ends: each request brings a namespace, each answer a socket or what went wrong.
+    """Make sockets as asked, until the line ends: each request is JSON and brings a namespace, each answer a socket or what went wrong.
 
     To be run in a process that has no thread but this one, and little memory to be copied."""
     while True:
-        _, descriptors, _, _ = socket.recv_fds(line, _ANSWER_LIMIT, 1)
+        said, descriptors, _, _ = socket.recv_fds(line, _REQUEST_LIMIT, 1)
         if not descriptors:
             return
+        wanted = json.loads(said)
         try:
-            with listening_socket(descriptors[0]) as made:
+            net = descriptors[0]
+            with names_socket(net, wanted["closed"]) if wanted["names"] else listening_socket(net) as made:
                 socket.send_fds(line, [b"ok"], [made.fileno()])
         except OSError as error:
             line.send(f"{error.strerror or error}".encode()[:_ANSWER_LIMIT])

@@ -69,9 +69,26 @@ class Office:
             return None
         if wish.open:
             return open_way.OpenWay(
-                folder=self._folder, on_began=self._on_began, on_ended=self._on_ended, lent=self._lent
+                self,
+                folder=self._folder,
+                on_moved=self._on_moved,
+                on_began=self._on_began,
+                on_ended=self._on_ended,
             )
-        return _ProxyWay(self, wish, self._lent, bytes_per_s=self._bytes_per_s, job=job)
+        return ProxyWay(
+            self,
+            job,
+            hosts=wish.hosts,
+            lent=self._lent.hosts,
+            any_public=self._lent.kind == "open",
+            bytes_per_s=self._bytes_per_s,
+            names=False,
+            closed=(),
+        )
+
+    def names(self) -> "ProxyWay":
+        """Resolves names for an open guest, and has its routes closed that lead to other than public addresses."""
+        return ProxyWay(self, "", names=True, closed=open_way.closed_networks())
 
     async def proxy(self) -> "_Proxy":
         """The running one, or a new one. Raises SpawnFailed."""
@@ -92,10 +109,13 @@ class Office:
     def _let_go(self) -> None:
         self._lingering = None
         if self._proxy is not None and not self._starting.locked() and self._proxy.is_idle:
-            task = asyncio.create_task(self._end(self._proxy))
-            self._ending.add(task)
-            task.add_done_callback(self._ending.discard)
+            self.wait_for(asyncio.create_task(self._end(self._proxy)))
             self._proxy = None
+
+    def wait_for(self, ending: asyncio.Task[None]) -> None:
+        """It is over before ``close`` is."""
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
 
     async def _end(self, ending: "_Proxy") -> None:
         await ending.end()
@@ -129,7 +149,7 @@ class _Proxy:
         self._line = line
         self._on_moved = on_moved
         self._on_idle = on_idle
-        self._ways: dict[int, _ProxyWay] = {}
+        self._ways: dict[int, ProxyWay] = {}
         self._held: set[int] = set()
         self._opening: dict[int, asyncio.Future[None]] = {}
         self._last = 0
@@ -163,7 +183,7 @@ class _Proxy:
     def is_idle(self) -> bool:
         return not self._ways
 
-    async def open(self, way: "_ProxyWay", net: int, terms: dict[str, Any]) -> int:
+    async def open(self, way: "ProxyWay", net: int, terms: dict[str, Any]) -> int:
         """The number of the new door. Raises SpawnFailed."""
         self._last += 1
         number = self._last
@@ -285,22 +305,16 @@ class _Proxy:
             _log.error("%s %s", error.message, error.hint)
 
 
-class _ProxyWay:
+class ProxyWay:
     """See ``Way``: named hosts, by the proxy, which listens in the guest's own namespace."""
 
     settings: Mapping[str, str] = {}
 
-    def __init__(
-        self, office: Office, wish: NetworkWish, lent: NetworkOffer, *, bytes_per_s: float | None, job: str
-    ) -> None:
+    def __init__(self, office: Office, job: str, **terms: object) -> None:
+        """``terms``: see ``doors.Door`` and ``doors.Doors``."""
         self._office = office
         self._job = job
-        self._terms: Final = {
-            "hosts": wish.hosts,
-            "lent": lent.hosts,
-            "any_public": lent.kind == "open",
-            "bytes_per_s": bytes_per_s,
-        }
+        self._terms: Final = terms
         self._proxy: _Proxy | None = None
         self._number = 0
         self._closed = False

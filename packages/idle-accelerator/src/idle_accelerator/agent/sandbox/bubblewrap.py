@@ -416,6 +416,8 @@ class _Inside:
     def _close(self) -> None:
         self._woken.set()
         self._reports.close()
+        if self._network is not None:
+            self._network.close()
         if self._retry is not None:
             self._retry.cancel()
 
