@@ -96,15 +96,17 @@ class Devices:
     def __init__(self, lent_cards: Sequence[Card], *, apart: bool) -> None:
         """``apart``: guests see those devices only that they are given; else they see all, and are told which are theirs."""
         self._free = list(lent_cards)
-        self._makers: Final = tuple(dict.fromkeys(card.maker for card in lent_cards))
+        self._makers: Final[tuple[Maker, ...]] = tuple(dict.fromkeys(card.maker for card in lent_cards))
         self._apart = apart
 
     def take(self, count: int) -> "Taken | None":
         """None where the machine lends no card, or none is asked for and guests see none. Raises CardsTaken. See ``Taken.give_back``."""
-        if not count and (self._apart or not self._makers):
-            return None
+        if not count:
+            return (
+                None if self._apart or not self._makers else Taken(self, (), makers=self._makers, apart=False)
+            )
         # Cards of one maker: no program uses two makers' at once.
-        for maker in self._makers or ("nvidia",):
+        for maker in self._makers:
             own = [card for card in self._free if card.maker == maker][:count]
             if len(own) == count:
                 for card in own:
@@ -155,7 +157,7 @@ def _nvidia(root: Path) -> Iterator[Card]:
     shared = tuple(path for name in _NVIDIA_SHARED if (path := root / name).exists())
     # By place on the bus: so CUDA counts them too, when it is told to.
     for index, path in enumerate(sorted((root / _NVIDIA).glob("*/information"))):
-        told = _fields(path)
+        told = _fields(path, ":")
         node = root / f"dev/nvidia{told.get('Device Minor', str(index))}"
         yield Card(
             maker="nvidia",
@@ -172,7 +174,7 @@ def _amd(root: Path) -> Iterator[Card]:
     for folder in sorted(
         (root / _KFD).glob("*"), key=lambda path: int(path.name) if path.name.isdecimal() else 0
     ):
-        told = dict(line.partition(" ")[::2] for line in _lines(folder / "properties"))
+        told = _fields(folder / "properties", " ")
         minor = told.get("drm_render_minor", "0")
         if minor == "0":  # a processor: it computes as well, but is no card
             continue
@@ -187,8 +189,8 @@ def _amd(root: Path) -> Iterator[Card]:
         found += 1
 
 
-def _fields(path: Path) -> dict[str, str]:
-    pairs = (line.partition(":") for line in _lines(path))
+def _fields(path: Path, sign: str) -> dict[str, str]:
+    pairs = (line.partition(sign) for line in _lines(path))
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -13,6 +14,9 @@ from idle_accelerator.agent.network import requests
 from idle_accelerator.agent.network.names import NameDoor
 from idle_accelerator.agent.network.reaching import RefusedError, connect, permitted, resolve
 from idle_accelerator.wire.hosts import lent_host, wanted_host
+
+if sys.platform != "linux":
+    raise ImportError("This file is for Linux.")
 
 CONNECTIONS: Final = 64
 """Of one guest at a time."""

@@ -325,8 +325,10 @@ class ProxyWay:
     def env(self) -> Mapping[str, str]:
         place = f"http://127.0.0.1:{namespace.PROXY_PORT}"
         # Some programs read the one spelling, some the other.
-        names = dict.fromkeys(("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"), place)
-        return names | dict.fromkeys(("NO_PROXY", "no_proxy"), _AS_LOCAL)
+        names: dict[str, str] = dict.fromkeys(
+            ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"), place
+        )
+        return {**names, **dict.fromkeys(("NO_PROXY", "no_proxy"), _AS_LOCAL)}
 
     async def attach(self, pid: int) -> None:
         net = open_namespace(pid)

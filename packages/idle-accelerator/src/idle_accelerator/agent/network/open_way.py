@@ -14,7 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -33,11 +33,11 @@ from idle_accelerator.errors import InvalidInput
 from idle_accelerator.wire.hosts import SPECIAL_4, address_of, is_public
 from idle_accelerator.wire.reasons import Reason
 
-if TYPE_CHECKING:
-    from idle_accelerator.agent.network.office import Office
-
 if sys.platform != "linux":
     raise ImportError("This file is for Linux.")
+
+if TYPE_CHECKING:
+    from idle_accelerator.agent.network.office import Office
 
 _log = logging.getLogger(__name__)
 _NEEDED: Final = ("--disable-host-loopback", "--disable-dns", "--userns-path", "--netns-type")
@@ -225,7 +225,7 @@ class OpenWay:
         self._counting = asyncio.get_running_loop().call_later(_COUNT_EVERY_S, self._count)
 
 
-def _command(net: int, user: int, ready: int) -> Sequence[str]:
+def _command(net: int, user: int, ready: int) -> tuple[str, ...]:
     return (
         PROGRAM,
         "--configure",
