@@ -22,7 +22,7 @@ from idle_accelerator.agent.workloads.function import FunctionHost, HostDied, Ou
 from idle_accelerator.agent.workspace import BlobCache, InputMissing, Workspaces
 from idle_accelerator.errors import IdleError, StorageFull, TooLarge, Unavailable
 from idle_accelerator.wire.exchange import AttemptReport, LogChunk
-from idle_accelerator.wire.jobs import Command, Function
+from idle_accelerator.wire.jobs import Command, Function, JobSpec
 from idle_accelerator.wire.reasons import Reason, reason, render
 from idle_accelerator.wire.states import AttemptState
 from idle_sense import SenseError
@@ -239,10 +239,8 @@ class Single:
         if ended.exit_code == 0:
             return (await self._with_outputs()).model_copy(update={"exit_code": 0, "usage": usage})
         # What a failed task leaves behind is collected as well: it is what its author wants to look at.
-        why = (
-            reason("task.signal", signal=ended.signal)
-            if ended.signal is not None
-            else reason("task.exit_code", exit_code=ended.exit_code if ended.exit_code is not None else -1)
+        why = why_killed(ended, attempt.spec) or reason(
+            "task.exit_code", exit_code=ended.exit_code if ended.exit_code is not None else -1
         )
         kept = await self._with_outputs()
         return kept.model_copy(
@@ -298,7 +296,7 @@ class Single:
             return self._failed(reason("task.timeout", timeout_s=attempt.spec.timeout_s or 0.0))
         if attempt.stale or attempt.vacating_at_s is not None:
             return self._left()
-        return self._failed(death_reason(death))
+        return self._failed(death_reason(death, attempt.spec))
 
     def _begin(self, guest: Guest) -> None:
         attempt = self._attempt
@@ -401,9 +399,18 @@ def ended_by_us(attempt: Attempt) -> AttemptReport:
     return attempt.report(state, attempt.vacate_reason).model_copy(update={"usage": attempt.usage()})
 
 
-def death_reason(death: HostDied) -> Reason:
+def why_killed(ended: GuestExit, spec: JobSpec) -> Reason | None:
+    """None for a task that ended by itself."""
+    limit_bytes = spec.requirements.memory_bytes
+    if ended.out_of_memory and limit_bytes:
+        return reason("task.out_of_memory", limit_bytes=limit_bytes)
+    return None if ended.signal is None else reason("task.signal", signal=ended.signal)
+
+
+def death_reason(death: HostDied, spec: JobSpec) -> Reason:
     ended = death.exit
-    if ended.signal is not None:
-        return reason("task.signal", signal=ended.signal)
+    killed = why_killed(ended, spec)
+    if killed is not None:
+        return killed
     exit_code = ended.exit_code if ended.exit_code is not None else -1
     return reason("task.host_died", exit_code=exit_code, detail=f"{death.message} {death.hint or ''}"[:1000])
