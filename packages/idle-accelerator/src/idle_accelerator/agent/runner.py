@@ -11,9 +11,10 @@ from typing import Any
 from idle_accelerator.agent.attempts import Attempt
 from idle_accelerator.agent.availability import Availability
 from idle_accelerator.agent.hand import Hand
-from idle_accelerator.agent.sandbox import FreezeFailed, Guest
+from idle_accelerator.agent.sandbox import FreezeFailed, Guest, cap_cpus, thaw_groups
 from idle_accelerator.agent.single import Single, Workshop, ended_by_us, kill_guest
 from idle_accelerator.agent.slots import LINGER_S, FunctionJob
+from idle_accelerator.agent.watcher import Stopped, Watcher
 from idle_accelerator.core.reclaim import Action, Instruction, next_deadline_s, reclaim
 from idle_accelerator.core.resources import demand, minus, times
 from idle_accelerator.wire.exchange import ExchangeAnswer, Order
@@ -44,8 +45,15 @@ class Runner:
     """All calls are made from the event loop's thread."""
 
     def __init__(
-        self, shop: Workshop, limits: Limits, availability: Availability, *, on_change: Callable[[], None]
+        self,
+        shop: Workshop,
+        limits: Limits,
+        availability: Availability,
+        *,
+        on_change: Callable[[], None],
+        watcher: Watcher | None = None,
     ) -> None:
+        """``watcher``: freezes guests at the first input by itself; None where there is none."""
         self._shop = shop
         self._limits = limits
         self._availability = availability
@@ -55,6 +63,11 @@ class Runner:
         self._dying: set[Guest] = set()
         self._poke = asyncio.Event()
         self._stopping = False
+        self._watcher = watcher
+        self._stopped_at_s: dict[str, float] = {}
+        """When the watcher has frozen groups that nobody has settled yet, by their folders."""
+        self._cap: float | None = None
+        """How many cores the kernel lets all guests together have, while the owner is there."""
 
     # What the session asks and brings.
 
@@ -65,13 +78,13 @@ class Runner:
         if trouble is not None and now.lending in ("available", "lent"):
             return Offer(
                 lending="in_use",
-                free=self.hand.free_of(self._lent()),
+                free=self._free(),
                 warm=self.hand.warm(),
                 reasons=(trouble,),
             )
         return Offer(
             lending=now.lending,
-            free=self.hand.free_of(self._lent()),
+            free=self._free(),
             only_jobs=now.only_jobs,
             warm=self.hand.warm(),
             reasons=now.reasons,
@@ -83,6 +96,25 @@ class Runner:
         if not unwiped_bytes:
             return self._limits.total
         return minus(self._limits.total, Resources(disk_bytes=unwiped_bytes))
+
+    def _free(self, *, warm_counts: bool = False) -> Resources:
+        """What is lent and not in use; of the owner's share too, while that holds."""
+        free = self.hand.free_of(self._lent(), warm_counts=warm_counts)
+        share = self._availability.owner.share
+        if share is None:
+            return free
+        of_share = self.hand.free_of(share, warm_counts=warm_counts, moving_only=True)
+        return Resources(
+            cpus=min(free.cpus, of_share.cpus),
+            memory_bytes=min(free.memory_bytes, of_share.memory_bytes),
+            disk_bytes=free.disk_bytes,
+            gpus=min(free.gpus, of_share.gpus),
+        )
+
+    def set_limits(self, limits: Limits) -> None:
+        """The owner has other terms from now on; what has begun keeps its grace."""
+        self._limits = limits
+        self.apply()
 
     def troubles(self) -> tuple[Reason, ...]:
         """What the owner of the machine should know of."""
@@ -166,6 +198,8 @@ class Runner:
             now_s=now_s,
             vacate_after_s=self._limits.vacate_after_s,
         )
+        if self._cap is not None and any(each.action is Action.FREEZE for each in instructions):
+            self._set_cap(None)  # what waits for its next share of a second does not stand still before
         self._freeze_and_thaw(instructions, attempts, now_s)
         for instruction in instructions:
             attempt = attempts[instruction.key]
@@ -182,6 +216,9 @@ class Runner:
         self, instructions: Sequence[Instruction], attempts: dict[str, Attempt], now_s: float
     ) -> None:
         handled: dict[Guest, bool] = {}
+        capped = not any(each.action is Action.FREEZE for each in instructions)
+        if capped:
+            self._set_cap(self._wanted_cap())  # before anything goes on
         for guest in {attempts[each.key].guest for each in instructions if each.action is Action.FREEZE}:
             if guest is not None:
                 guest.begin_freeze()
@@ -195,7 +232,7 @@ class Runner:
                     handled[guest] = self._freeze(guest)
                 if handled[guest]:
                     attempt.move(AttemptState.SUSPENDED)
-                    attempt.clock.freeze(now_s)
+                    attempt.clock.freeze(min(now_s, self._stopped_at_s.get(guest.record.group, now_s)))
                     self._shop.outbox.state(attempt.report(AttemptState.SUSPENDED, instruction.reason))
                 else:
                     attempt.vacate_reason = instruction.reason
@@ -208,9 +245,64 @@ class Runner:
                 attempt.move(AttemptState.RUNNING)
                 attempt.clock.thaw(now_s)
                 self._shop.outbox.state(attempt.report(AttemptState.RUNNING))
-        if not self._availability.owner.lent:
+        if not capped:
+            self._set_cap(self._wanted_cap())
+        owner = self._availability.owner
+        if not owner.lent or (owner.share is not None and self.hand.exceeds(owner.share)):
             for job in self.hand.jobs.values():
                 job.close_idle(for_s=0.0, now_s=now_s)
+
+    def _wanted_cap(self) -> float | None:
+        owner = self._availability.owner
+        return None if owner.share is None or not owner.lent else owner.share.cpus
+
+    def _set_cap(self, cores: float | None) -> None:
+        if cores != self._cap:
+            self._cap = cores
+            cap_cpus(cores)
+
+    # The watcher.
+
+    def settle(self, stopped: Stopped) -> None:
+        """The watcher has frozen guests by itself: take it over where ``core.reclaim`` says the same now, and let go of the rest.
+
+        To be called when the availability is known that came of the same input.
+        """
+        self._stopped_at_s = dict(stopped.groups)
+        try:
+            self.apply()
+        finally:
+            self._stopped_at_s = {}
+        frozen = {
+            attempt.guest.record.group
+            for attempt in self.hand.running()
+            if attempt.guest is not None and attempt.state is AttemptState.SUSPENDED
+        }
+        thaw_groups(set(stopped.groups) - frozen)
+        if self._watcher is not None:
+            self._watcher.acknowledge(stopped)
+        self._arm()
+
+    def _arm(self) -> None:
+        """Tell the watcher what to do at the first input."""
+        if self._watcher is None:
+            return
+        then = self._availability.if_returned
+        if then is None or self._stopping or not self.hand.has_guests:
+            self._watcher.disarm(needed=self.hand.has_guests and not self._stopping)
+            return
+        spared: frozenset[str] = frozenset()
+        if then.share is not None or then.lent_jobs is not None or self.hand.has_gpus:
+            attempts = {attempt.key: attempt for attempt in self.hand.attempts()}
+            states = [attempt.guest_state() for attempt in attempts.values()]
+            said = reclaim(then, states, now_s=time.monotonic(), vacate_after_s=self._limits.vacate_after_s)
+            stopped = {item.key for item in said if item.action is Action.FREEZE}
+            spared = frozenset(
+                attempt.guest.record.brand
+                for key, attempt in attempts.items()
+                if attempt.guest is not None and key not in stopped
+            )
+        self._watcher.arm(spared)
 
     def _freeze(self, guest: Guest) -> bool:
         """False when the tree does not let itself be frozen."""
@@ -301,9 +393,9 @@ class Runner:
 
     def _make_room(self, needed: Resources, now_s: float) -> bool:
         """Whether it fits now; warm processes without work make way."""
-        if times(self.hand.free_of(self._lent()), needed) < 1:
+        if times(self._free(), needed) < 1:
             return False
-        if times(self.hand.free_of(self._lent(), warm_counts=True), needed) < 1:
+        if times(self._free(warm_counts=True), needed) < 1:
             for job in self.hand.jobs.values():
                 job.close_idle(for_s=0.0, now_s=now_s)
         return True
@@ -320,6 +412,7 @@ class Runner:
             self.hand.tidy()
             self._open_slots()
         self._poke.set()
+        self._arm()
         self._on_change()
 
     def _open_slots(self) -> None:
@@ -334,6 +427,7 @@ class Runner:
         """Until cancelled: timeouts, the end of graces, warm processes that nobody needs, states to be told."""
         while True:
             self._poke.clear()
+            self._arm()
             wait_s = self._next_deadline_s() - time.monotonic()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.005, wait_s)):
