@@ -21,16 +21,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-ROOT = Path(__file__).parent.parent
-for _folder in ("packages/idle-sense/tests", "packages/idle-accelerator/tests"):
-    sys.path.insert(0, str(ROOT / _folder))
+sys.path.insert(0, str(Path(__file__).parent.parent / "packages" / "idle-sense" / "tests"))
 
 import psutil
 from measure import describe_machine, percentile
 
 from idle_accelerator.agent import control
 from idle_accelerator.agent.host import cgroups
-from idle_accelerator.sdk import sync
+from idle_accelerator.sdk.client import Client
+
+ROOT = Path(__file__).parent.parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -162,8 +162,8 @@ def measured(how: list[str], folder: Path, options: argparse.Namespace) -> dict[
         )
         use = input_of(server)
         use()
-        with sync.Client(url) as client:
-            client.submit([sys.executable, "-ISc", GUEST, str(options.each)], tasks=options.trees)
+        with Client(url) as client:
+            client.submit([sys.executable, "-ISc", GUEST, str(options.each)], array=options.trees)
             took_ms, cost = rounds_of(agent, data_dir, use, options)
     ordered = sorted(took_ms)
     return {

@@ -12,6 +12,7 @@ import logging
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from idle_accelerator.agent import app
 from idle_accelerator.agent.app import AgentConfig
@@ -26,7 +27,7 @@ HELD_S = 0.3
 def policy() -> Policy:
     return dataclasses.replace(
         Policy.desktop(),
-        input_idle_s=1.0,
+        input_idle_s=3.0,
         grace_s=0.1,
         grace_cap_s=0.2,
         pace_s=0.0,
@@ -84,13 +85,14 @@ def main(url: str, data_dir: str, *options: str) -> int:
     directory = Path(data_dir)
     directory.mkdir(parents=True, exist_ok=True)
     terms = OwnerFile(directory / "owner.toml")
+    values: dict[str, Any] = {"sandbox": "process", "cpus": 8.0, **terms.values()}
     return app.run_agent(
         AgentConfig(
             scheduler_url=url,
             data_dir=directory,
             name=directory.name,
             owner_file=terms,
-            **{"sandbox": "process", "cpus": 8, **terms.values()},
+            **values,
         )
     )
 

@@ -79,7 +79,7 @@ class Attempt:
             grace_s=self.grace_s,
             needs=self.spec.requirements,
             process="" if self.guest is None else str(self.guest.pid),
-            began_s=self.clock.started_at_s if self.clock is not None else 0.0,
+            began_s=self.clock.started_at_s if self.clock is not None else None,
         )
 
     def timeout_in_s(self, now_s: float) -> float | None:

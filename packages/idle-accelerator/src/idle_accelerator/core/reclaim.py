@@ -1,6 +1,6 @@
 """The owner comes first: what the agent does to its attempts when its machine is, or is no longer, its own to lend."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -54,8 +54,8 @@ class GuestState:
     """None: nothing that counts."""
     process: str = ""
     """What it shares with other attempts in the hands of one warm process; empty: it has one of its own."""
-    began_s: float = 0.0
-    """When it began to run, monotonic."""
+    began_s: float | None = None
+    """When it began to run, monotonic; None: nothing of it runs yet."""
 
     @property
     def stops(self) -> bool:
@@ -80,7 +80,7 @@ def reclaim(
     """What to do now, by (owner's state, each guest, monotonic now). Freezes come first: they are what the owner waits for."""
     instructions: list[Instruction] = []
     guests = list(guests)
-    room = None if owner.share is None or not owner.lent else fitting(owner.share, _users(owner, guests))
+    room = _room(owner, guests)
     for guest in guests:
         allowed = _allowed(owner, guest) and (room is None or guest.key in room)
         instruction = _for_guest(owner, guest, allowed=allowed, now_s=now_s, vacate_after_s=vacate_after_s)
@@ -94,21 +94,44 @@ def _allowed(owner: OwnerState, guest: GuestState) -> bool:
     return owner.lent and (owner.lent_jobs is None or guest.job_id in owner.lent_jobs)
 
 
-def _users(owner: OwnerState, guests: Iterable[GuestState]) -> Iterator[User]:
-    """Who would run now. Those whose job may not run at all take no room."""
+def _room(owner: OwnerState, guests: Sequence[GuestState]) -> frozenset[str] | None:
+    """Keys of those that find room in the owner's share; None: there is no share to keep to."""
+    if owner.share is None or not owner.lent:
+        return None
+    leaving: set[str] = set()
+    while True:
+        room = fitting(owner.share, _users(owner, guests, leaving))
+        # What cannot stand still and finds no room is told to go, and takes its place until it has.
+        going = {
+            guest.key
+            for guest in guests
+            if guest.state is AttemptState.RUNNING
+            and not guest.stops
+            and guest.key not in leaving
+            and not (_allowed(owner, guest) and guest.key in room)
+        }
+        if not going:
+            return room - leaving
+        leaving |= going
+
+
+def _users(owner: OwnerState, guests: Iterable[GuestState], leaving: Collection[str]) -> Iterator[User]:
+    """Who would use the share. Those whose job may not run at all take no room of it but to leave."""
     for guest in guests:
-        if guest.needs is not None and (guest.state is AttemptState.VACATING or _allowed(owner, guest)):
+        if guest.needs is None:
+            continue
+        leaves = guest.key in leaving or guest.state is AttemptState.VACATING
+        if (leaves and guest.began_s is not None) or (not leaves and _allowed(owner, guest)):
             yield User(
                 key=guest.key,
                 process=guest.process or guest.key,
                 needs=guest.needs,
-                turn=_TURNS[guest.state],
-                began_s=guest.began_s,
+                turn=Turn.LEAVING if leaves else _TURNS[guest.state],
+                began_s=guest.began_s or 0.0,
             )
 
 
 _TURNS: Mapping[AttemptState, Turn] = {
-    AttemptState.VACATING: Turn.LEAVING,
     AttemptState.RUNNING: Turn.RUNNING,
     AttemptState.STAGING: Turn.STARTING,
     AttemptState.SUSPENDED: Turn.STANDING,
