@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Collection
 from pathlib import Path
+from typing import Self
 
 import pytest
 from agent_process import until
@@ -65,7 +66,7 @@ class Obeying(threading.Thread):
             self.kernel.obey()
             time.sleep(0.002)
 
-    def __enter__(self) -> "Obeying":
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -65,7 +65,7 @@ class Hand:
         )
 
     def exceeds(self, share: Resources) -> bool:
-        """Whether processes that do not stand still, idle ones among them, would take more than this."""
+        """Whether processes that do not stand still, warm ones without work among them, take more than this."""
         used = [
             *(attempt.spec.requirements for attempt in self.singles if not _stands(attempt)),
             *(

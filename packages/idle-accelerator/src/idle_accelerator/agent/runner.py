@@ -62,6 +62,7 @@ class Runner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._dying: set[Guest] = set()
         self._poke = asyncio.Event()
+        self._has_begun = False
         self._stopping = False
         self._watcher = watcher
         self._stopped_at_s: dict[str, float] = {}
@@ -158,7 +159,7 @@ class Runner:
                     self._shop,
                     threads=_threads(attempt.spec),
                     grace_s=self._limits.grace_s,
-                    on_begin=self._poke.set,
+                    on_begin=self._begun,
                     on_change=self._changed,
                 )
                 self.hand.jobs[attempt.ref.job_id] = job
@@ -377,7 +378,7 @@ class Runner:
             if not self._make_room(demand(attempt.spec.requirements), now_s):
                 break
             self.hand.waiting.popleft()
-            single = Single(attempt, self._shop, threads=_threads(attempt.spec), on_begin=self._poke.set)
+            single = Single(attempt, self._shop, threads=_threads(attempt.spec), on_begin=self._begun)
             self.hand.singles[attempt] = single
             self._spawn(self._run_single(attempt, single))
         self._open_slots()
@@ -401,6 +402,10 @@ class Runner:
         return True
 
     # Ends.
+
+    def _begun(self) -> None:
+        self._has_begun = True
+        self._poke.set()
 
     def _ended(self) -> None:
         self._start_what_fits()
@@ -427,7 +432,11 @@ class Runner:
         """Until cancelled: timeouts, the end of graces, warm processes that nobody needs, states to be told."""
         while True:
             self._poke.clear()
-            self._arm()
+            if self._has_begun:
+                self._has_begun = False
+                if self._availability.owner.share is not None:
+                    self.apply()  # a warm process that was being made when the owner came may now be one too many
+                self._arm()
             wait_s = self._next_deadline_s() - time.monotonic()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.005, wait_s)):

@@ -23,6 +23,9 @@ from idle_sense.probes.guests import GuestLedger
 from idle_sense.probes.input import InputProbe
 from idle_sense.probes.session import TerminalProbe
 
+if sys.platform == "win32":
+    raise ImportError("This program is for systems with control groups.")
+
 LOOK_S: Final = 0.1
 """Between looks for what no event tells, while it is armed."""
 REST_S: Final = 1.0

@@ -121,7 +121,7 @@ class Watcher:
         self._heard = b""
         self._told = (False, frozenset())
         for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
+            if pipe is not None and sys.platform != "win32":
                 os.set_blocking(pipe.fileno(), False)
         if self._process.stdout is not None:
             asyncio.get_running_loop().add_reader(self._process.stdout.fileno(), self._hear)
