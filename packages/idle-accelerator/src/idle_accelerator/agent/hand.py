@@ -81,6 +81,21 @@ class Hand:
             or sum(each.gpus for each in used) > share.gpus
         )
 
+    def free_within(
+        self, total: Resources, share: Resources | None, *, warm_counts: bool = False
+    ) -> Resources:
+        """As ``free_of``; what is not frozen must fit into the share as well."""
+        free = self.free_of(total, warm_counts=warm_counts)
+        if share is None:
+            return free
+        of_share = self.free_of(share, warm_counts=warm_counts, moving_only=True)
+        return Resources(
+            cpus=min(free.cpus, of_share.cpus),
+            memory_bytes=min(free.memory_bytes, of_share.memory_bytes),
+            disk_bytes=free.disk_bytes,
+            gpus=min(free.gpus, of_share.gpus),
+        )
+
     def free_of(self, total: Resources, *, warm_counts: bool = False, moving_only: bool = False) -> Resources:
         """``total`` less what is in use. A warm process without work is in the way of nobody, unless ``warm_counts``.
         ``moving_only``: what is frozen does not count."""

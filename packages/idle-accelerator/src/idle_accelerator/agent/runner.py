@@ -10,8 +10,9 @@ from typing import Any
 
 from idle_accelerator.agent.attempts import Attempt
 from idle_accelerator.agent.availability import Availability
+from idle_accelerator.agent.guard import Guard
 from idle_accelerator.agent.hand import Hand
-from idle_accelerator.agent.sandbox import FreezeFailed, Guest, cap_cpus, thaw_groups
+from idle_accelerator.agent.sandbox import FreezeFailed, Guest
 from idle_accelerator.agent.single import Single, Workshop, ended_by_us, kill_guest
 from idle_accelerator.agent.slots import LINGER_S, FunctionJob
 from idle_accelerator.agent.watcher import Stopped, Watcher
@@ -64,11 +65,7 @@ class Runner:
         self._poke = asyncio.Event()
         self._has_begun = False
         self._stopping = False
-        self._watcher = watcher
-        self._stopped_at_s: dict[str, float] = {}
-        """When the watcher has frozen groups that nobody has settled yet, by their folders."""
-        self._cap: float | None = None
-        """How many cores the kernel lets all guests together have, while the owner is there."""
+        self._guard = Guard(watcher, self.hand)
 
     # What the session asks and brings.
 
@@ -100,17 +97,7 @@ class Runner:
 
     def _free(self, *, warm_counts: bool = False) -> Resources:
         """What is lent and not in use; of the owner's share too, while that holds."""
-        free = self.hand.free_of(self._lent(), warm_counts=warm_counts)
-        share = self._availability.owner.share
-        if share is None:
-            return free
-        of_share = self.hand.free_of(share, warm_counts=warm_counts, moving_only=True)
-        return Resources(
-            cpus=min(free.cpus, of_share.cpus),
-            memory_bytes=min(free.memory_bytes, of_share.memory_bytes),
-            disk_bytes=free.disk_bytes,
-            gpus=min(free.gpus, of_share.gpus),
-        )
+        return self.hand.free_within(self._lent(), self._availability.owner.share, warm_counts=warm_counts)
 
     def set_limits(self, limits: Limits) -> None:
         """The owner has other terms from now on; what has begun keeps its grace."""
@@ -199,8 +186,6 @@ class Runner:
             now_s=now_s,
             vacate_after_s=self._limits.vacate_after_s,
         )
-        if self._cap is not None and any(each.action is Action.FREEZE for each in instructions):
-            self._set_cap(None)  # what waits for its next share of a second does not stand still before
         self._freeze_and_thaw(instructions, attempts, now_s)
         for instruction in instructions:
             attempt = attempts[instruction.key]
@@ -217,9 +202,12 @@ class Runner:
         self, instructions: Sequence[Instruction], attempts: dict[str, Attempt], now_s: float
     ) -> None:
         handled: dict[Guest, bool] = {}
-        capped = not any(each.action is Action.FREEZE for each in instructions)
-        if capped:
-            self._set_cap(self._wanted_cap())  # before anything goes on
+        owner = self._availability.owner
+        freezes = any(each.action is Action.FREEZE for each in instructions)
+        if freezes:
+            self._guard.uncap()
+        else:
+            self._guard.cap(owner)  # before anything goes on
         for guest in {attempts[each.key].guest for each in instructions if each.action is Action.FREEZE}:
             if guest is not None:
                 guest.begin_freeze()
@@ -233,7 +221,7 @@ class Runner:
                     handled[guest] = self._freeze(guest)
                 if handled[guest]:
                     attempt.move(AttemptState.SUSPENDED)
-                    attempt.clock.freeze(min(now_s, self._stopped_at_s.get(guest.record.group, now_s)))
+                    attempt.clock.freeze(self._guard.frozen_at_s(guest, now_s))
                     self._shop.outbox.state(attempt.report(AttemptState.SUSPENDED, instruction.reason))
                 else:
                     attempt.vacate_reason = instruction.reason
@@ -246,64 +234,27 @@ class Runner:
                 attempt.move(AttemptState.RUNNING)
                 attempt.clock.thaw(now_s)
                 self._shop.outbox.state(attempt.report(AttemptState.RUNNING))
-        if not capped:
-            self._set_cap(self._wanted_cap())
-        owner = self._availability.owner
+        if freezes:
+            self._guard.cap(owner)
         if not owner.lent or (owner.share is not None and self.hand.exceeds(owner.share)):
             for job in self.hand.jobs.values():
                 job.close_idle(for_s=0.0, now_s=now_s)
 
-    def _wanted_cap(self) -> float | None:
-        owner = self._availability.owner
-        return None if owner.share is None or not owner.lent else owner.share.cpus
-
-    def _set_cap(self, cores: float | None) -> None:
-        if cores != self._cap:
-            self._cap = cores
-            cap_cpus(cores)
-
-    # The watcher.
-
     def settle(self, stopped: Stopped) -> None:
-        """The watcher has frozen guests by itself: take it over where ``core.reclaim`` says the same now, and let go of the rest.
+        """The watch has frozen guests by itself: take it over where ``core.reclaim`` says the same now, and let go of the rest.
 
         To be called when the availability is known that came of the same input.
         """
-        self._stopped_at_s = dict(stopped.groups)
+        self._guard.begin_settling(stopped)
         try:
             self.apply()
         finally:
-            self._stopped_at_s = {}
-        frozen = {
-            attempt.guest.record.group
-            for attempt in self.hand.running()
-            if attempt.guest is not None and attempt.state is AttemptState.SUSPENDED
-        }
-        thaw_groups(set(stopped.groups) - frozen)
-        if self._watcher is not None:
-            self._watcher.acknowledge(stopped)
+            self._guard.end_settling(stopped)
         self._arm()
 
     def _arm(self) -> None:
-        """Tell the watcher what to do at the first input."""
-        if self._watcher is None:
-            return
-        then = self._availability.if_returned
-        if then is None or self._stopping or not self.hand.has_guests:
-            self._watcher.disarm(needed=self.hand.has_guests and not self._stopping)
-            return
-        spared: frozenset[str] = frozenset()
-        if then.share is not None or then.lent_jobs is not None or self.hand.has_gpus:
-            attempts = {attempt.key: attempt for attempt in self.hand.attempts()}
-            states = [attempt.guest_state() for attempt in attempts.values()]
-            said = reclaim(then, states, now_s=time.monotonic(), vacate_after_s=self._limits.vacate_after_s)
-            stopped = {item.key for item in said if item.action is Action.FREEZE}
-            spared = frozenset(
-                attempt.guest.record.brand
-                for key, attempt in attempts.items()
-                if attempt.guest is not None and key not in stopped
-            )
-        self._watcher.arm(spared)
+        then = None if self._stopping else self._availability.if_returned
+        self._guard.arm(then, vacate_after_s=self._limits.vacate_after_s)
 
     def _freeze(self, guest: Guest) -> bool:
         """False when the tree does not let itself be frozen."""
