@@ -19,6 +19,7 @@ AREAS: Mapping[str, str] = {
     "agent": "How an attempt ended",
     "owner": "How an attempt ended",
     "node": "Whether a machine is lent",
+    "terms": "Whether a machine is lent",
     "lend": "Whether a machine is lent",
     "wait": "Why a task waits",
     "match": "Why a task waits",

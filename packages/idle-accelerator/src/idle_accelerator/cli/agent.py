@@ -17,12 +17,13 @@ POLICIES = ("desktop", "server", "lab")
 _LENDING = "What it lends"
 _OWNER = "When it lends"
 PolicyFlag = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--policy",
         metavar="|".join(POLICIES),
         help="desktop: while nobody uses it. server: no owner at the keyboard, load counts. lab: shared desks.",
         rich_help_panel=_OWNER,
+        show_default="desktop",
     ),
 ]
 
@@ -68,16 +69,7 @@ def agent(
             show_default=False,
         ),
     ] = None,
-    policy: Annotated[
-        str | None,
-        typer.Option(
-            "--policy",
-            metavar="|".join(POLICIES),
-            help="desktop: while nobody uses it. server: no owner at the keyboard, load counts. lab: shared desks.",
-            rich_help_panel=_OWNER,
-            show_default="desktop",
-        ),
-    ] = None,
+    policy: PolicyFlag = None,
     sandbox: Annotated[
         str | None,
         typer.Option(
