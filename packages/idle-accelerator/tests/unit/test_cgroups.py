@@ -51,8 +51,8 @@ def test_without_any_hierarchy_all_is_done_by_signals_and_priority_and_each_line
     assert how["freeze"].startswith("SIGSTOP")
     assert how["kill"].startswith("SIGKILL")
     assert how["cpu"].startswith("nice 19")
-    assert (how["memory"], how["processes"]) == ("", "")
-    assert all(each.lacking for each in found.mechanisms)
+    assert (how["memory"], how["processes"], how["share"]) == ("", "", "")
+    assert all(each.lacking for each in found.mechanisms if each.purpose != "disk")
 
 
 def test_a_folder_that_is_no_control_group_does_not_serve_and_is_left_as_it_was(tmp_path: Path) -> None:
@@ -76,7 +76,8 @@ def test_nothing_of_the_trial_is_left() -> None:
 
 
 def test_the_facade_tells_every_purpose_once() -> None:
-    assert [each.purpose for each in host.mechanisms()] == ["freeze", "kill", "cpu", "memory", "processes"]
+    purposes = ["freeze", "kill", "cpu", "memory", "processes", "share", "disk"]
+    assert [each.purpose for each in host.mechanisms()] == purposes
     assert all(each.sentence.startswith(f"{each.purpose}: ") for each in host.mechanisms())
 
 
