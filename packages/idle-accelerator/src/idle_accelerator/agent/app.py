@@ -14,7 +14,8 @@ from pathlib import Path
 from types import FrameType
 
 from idle_accelerator import locks
-from idle_accelerator.agent import control
+from idle_accelerator.agent import control, taking_up
+from idle_accelerator.agent.checkpoints.saves import DEFAULT_UPLOAD_BYTES_PER_S, Saves
 from idle_accelerator.agent.consent import Consent, agree
 from idle_accelerator.agent.control import AgentStatus, OwnerWord
 from idle_accelerator.agent.fingerprint import fingerprint
@@ -22,11 +23,13 @@ from idle_accelerator.agent.journal import Journal
 from idle_accelerator.agent.link import Link
 from idle_accelerator.agent.outbox import Outbox
 from idle_accelerator.agent.owner import OwnerWatch
-from idle_accelerator.agent.runner import Limits, Runner
+from idle_accelerator.agent.owner_file import OwnerFile
+from idle_accelerator.agent.runner import Runner
 from idle_accelerator.agent.sandbox import kill_leftovers
 from idle_accelerator.agent.sandbox.choice import Choice, Chosen, choose
 from idle_accelerator.agent.session import UNKNOWN_NODE, Session
 from idle_accelerator.agent.single import Workshop
+from idle_accelerator.agent.watcher import Stopped, Watcher
 from idle_accelerator.agent.workspace import BlobCache, Workspaces
 from idle_accelerator.core.reclaim import DEFAULT_GRACE_S, DEFAULT_VACATE_AFTER_S
 from idle_accelerator.errors import Conflict, InvalidInput, Unavailable
@@ -34,6 +37,7 @@ from idle_accelerator.wire.nodes import Enrolled, NodeFacts, Offer
 from idle_accelerator.wire.reasons import reason, render
 from idle_sense import InvalidPolicy, Monitor, Policy
 from idle_sense.history import History
+from idle_sense.quiet_hours import QuietHours
 
 _log = logging.getLogger(__name__)
 IDENTITY_FILE = "identity.json"
@@ -70,12 +74,26 @@ class AgentConfig:
     """As ``wire.hosts.lent_host`` reads them."""
     network_bytes_per_s: float | None = None
     """Each guest's, through the proxy. None: as much as there is."""
-    gpus: str | None = None
-    """'all', 'none', or numbers such as '0,2'. None: all where guests are plain processes, else none."""
     sandbox: Choice = "auto"
     """'auto': plain processes for a scheduler on this machine, and for any other the strongest tier that holds."""
+    upload_bytes_per_s: float = DEFAULT_UPLOAD_BYTES_PER_S
+    """Of checkpoints, all together; 0 is no limit, and none holds for a scheduler on this machine."""
     vacate_after_s: float = DEFAULT_VACATE_AFTER_S
     grace_s: float = DEFAULT_GRACE_S
+    gpus: int | str | None = None
+    """How many graphics cards; or 'all', 'none', or which, such as '0,2'. None: all where guests are plain processes, else none."""
+    present_cpus: float = 0.0
+    """What may run on while somebody uses the machine; 0: nothing."""
+    present_memory_bytes: int | None = None
+    present_gpus: int = 0
+    present_during: tuple[str, ...] = ()
+    """What of ``terms.DURING`` does not end that."""
+    hours: tuple[QuietHours, ...] = ()
+    """When lending is allowed; empty: always."""
+    on_battery: str = "vacate"
+    """One of ``terms.ON_BATTERY``."""
+    owner_file: OwnerFile | None = field(default=None, compare=False)
+    """Where the terms come from, for changes while the agent runs; None: nowhere."""
 
 
 def run_agent(config: AgentConfig) -> int:
@@ -118,6 +136,8 @@ def _policy_of(config: AgentConfig) -> Policy:
             hint=f"Use one of: {', '.join(_POLICIES)}.",
         )
     policy = make()
+    if config.on_battery == "lend":
+        policy = replace(policy, lend_on_battery=True)
     if config.input_idle_s is not None:
         try:
             policy = replace(policy, input_idle_s=config.input_idle_s)
@@ -140,12 +160,27 @@ class _Agent:
         self._connected = False
         self._status_due = asyncio.Event()
         self._stop = asyncio.Event()
+        self._settling: set[asyncio.Task[None]] = set()
+
+    def stopped(self, stopped: Stopped) -> None:
+        """The watcher has frozen guests: see what idle-sense makes of that input, then take it over."""
+        if self._runner is not None:
+            task = asyncio.create_task(self._settle(self._runner, stopped), name="settle")
+            self._settling.add(task)
+            task.add_done_callback(self._settling.discard)
+
+    async def _settle(self, runner: Runner, stopped: Stopped) -> None:
+        if stopped.input_at_s is not None:
+            await self._owner.look_now()
+        runner.settle(stopped)
 
     async def run(self, outbox: Outbox, make_runner: Callable[[Callable[[], None]], Runner]) -> None:
         """Until a signal asks for the end; then hands back everything."""
         _on_stop_signals(asyncio.get_running_loop(), self._stop.set)
         runner = self._runner = make_runner(self._changed)
         self._owner.on_change = lambda: self._reconsider(runner)
+        terms = taking_up.TakingUp(self._config, self._owner, runner, self._facts.resources, _policy_of)
+        self._owner.look_for_terms = terms.look
         helpers = [
             asyncio.create_task(self._owner.watch(), name="owner"),
             asyncio.create_task(runner.watch_deadlines(), name="deadlines"),
@@ -258,6 +293,8 @@ class _Agent:
     def _write_status(self, *, lending: str | None = None) -> None:
         now = self._owner.now()
         troubles = self._runner.troubles() if self._runner is not None else ()
+        if self._config.owner_file is not None and self._config.owner_file.problem is not None:
+            troubles = (*troubles, self._config.owner_file.problem)
         status = AgentStatus(
             pid=os.getpid(),
             word_id=self._owner.word_id,
@@ -323,6 +360,7 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen, consent: Con
         on_began=lambda guest: monitor.guests().add(guest.pid),
         on_ended=lambda guest: monitor.guests().discard(guest.pid),
     )
+    saves = Saves(link, outbox, upload_bytes_per_s=config.upload_bytes_per_s or None)
     shop = Workshop(
         sandbox=sandbox,
         workspaces=workspaces,
@@ -333,15 +371,28 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen, consent: Con
         ledger=monitor.guests(),
         ways=ways,
         devices=consent.open_devices(),
+        saves=saves,
     )
-    limits = Limits(total=facts.resources, vacate_after_s=config.vacate_after_s, grace_s=config.grace_s)
+    owner.rules = taking_up.rules_of(config, facts.resources, policy)
+    limits = taking_up.limits_of(config, facts.resources)
+    agent = _Agent(config, owner, link, facts)
+    watcher = Watcher(input_idle_s=policy.input_idle_s, on_stopped=agent.stopped)
     try:
-        await _Agent(config, owner, link, facts).run(
-            outbox, lambda on_change: Runner(shop, limits, owner.now(), on_change=on_change)
+        await agent.run(
+            outbox,
+            lambda on_change: Runner(
+                shop,
+                limits,
+                owner.now(),
+                on_change=on_change,
+                watcher=watcher if policy.watch_input and watcher.serves else None,
+            ),
         )
     finally:
         if ways is not None:
             await ways.close()
+        watcher.close()
+        await saves.close()
         await workspaces.close()
         await asyncio.to_thread(monitor.close)
         await asyncio.to_thread(history.close)

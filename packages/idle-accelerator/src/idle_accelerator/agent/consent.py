@@ -71,7 +71,7 @@ def agree(
     network: str,
     allow_hosts: Sequence[str],
     bytes_per_s: float | None,
-    gpus: str | None,
+    gpus: int | str | None,
     isolation: Isolation,
 ) -> Consent:
     """Raises InvalidInput for what cannot be, or what guests of this tier cannot be given."""

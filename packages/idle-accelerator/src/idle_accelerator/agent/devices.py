@@ -57,14 +57,14 @@ def cards(root: Path = Path("/")) -> tuple[Card, ...]:
     return (*_nvidia(root), *_amd(root))
 
 
-def lent(wanted: str | None, there: Sequence[Card], *, tier: str) -> tuple[Card, ...]:
-    """Those that the owner lends: ``all``, ``none``, or their numbers in ``there`` such as ``0,2``.
+def lent(wanted: int | str | None, there: Sequence[Card], *, tier: str) -> tuple[Card, ...]:
+    """Those that the owner lends: so many, ``all``, ``none``, or their numbers in ``there`` such as ``0,2``.
 
     None: all where guests are plain processes and see them anyway, else none. Raises InvalidInput.
     """
     if wanted is None:
         return tuple(there) if tier == "process" else ()
-    if wanted == "none":
+    if wanted in ("none", 0):
         return ()
     if tier not in ("process", "bubblewrap"):
         raise InvalidInput(
@@ -74,6 +74,8 @@ def lent(wanted: str | None, there: Sequence[Card], *, tier: str) -> tuple[Card,
         )
     if wanted == "all":
         return tuple(there)
+    if isinstance(wanted, int):
+        return tuple(there[:wanted])
     numbers = [text.strip() for text in wanted.split(",")]
     if not all(text.isascii() and text.isdecimal() for text in numbers):
         raise InvalidInput(

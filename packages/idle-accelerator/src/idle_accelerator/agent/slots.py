@@ -370,7 +370,7 @@ class Slot:
             elif attempt.vacating_at_s is not None:
                 outbox.finish(ended_by_us(attempt))
             elif blamed == (attempt.ref.task_index, attempt.ref.epoch):
-                why = self._provision.explain(death_reason(death))
+                why = self._provision.explain(death_reason(death, attempt.spec))
                 report = attempt.report(AttemptState.FAILED, why)
                 outbox.finish(report.model_copy(update={"usage": attempt.usage()}))
             else:
