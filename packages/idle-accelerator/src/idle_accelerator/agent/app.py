@@ -15,6 +15,7 @@ from types import FrameType
 
 from idle_accelerator import locks
 from idle_accelerator.agent import control
+from idle_accelerator.agent.checkpoints.saves import DEFAULT_UPLOAD_BYTES_PER_S, Saves
 from idle_accelerator.agent.control import AgentStatus, OwnerWord
 from idle_accelerator.agent.fingerprint import fingerprint
 from idle_accelerator.agent.journal import Journal
@@ -65,6 +66,8 @@ class AgentConfig:
     """A process whose tree belongs to the pool, such as ``idlectl up`` with its scheduler: its load is not the owner's."""
     sandbox: Choice = "auto"
     """'auto': plain processes for a scheduler on this machine, and for any other the strongest tier that holds."""
+    upload_bytes_per_s: float | None = DEFAULT_UPLOAD_BYTES_PER_S
+    """Of checkpoints, all together; None is no limit, and none holds for a scheduler on this machine."""
     vacate_after_s: float = DEFAULT_VACATE_AFTER_S
     grace_s: float = DEFAULT_GRACE_S
 
@@ -299,6 +302,7 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
         _log.info("isolation: %s", sentence)
     outbox = Outbox(journal)
     outbox.recover(journal.unacknowledged)
+    saves = Saves(link, outbox, upload_bytes_per_s=config.upload_bytes_per_s)
     shop = Workshop(
         sandbox=sandbox,
         workspaces=workspaces,
@@ -307,6 +311,7 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
         outbox=outbox,
         journal=journal,
         ledger=monitor.guests(),
+        saves=saves,
     )
     limits = Limits(total=facts.resources, vacate_after_s=config.vacate_after_s, grace_s=config.grace_s)
     try:
@@ -314,6 +319,7 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
             outbox, lambda on_change: Runner(shop, limits, owner.now(), on_change=on_change)
         )
     finally:
+        await saves.close()
         await workspaces.close()
         await asyncio.to_thread(monitor.close)
         await asyncio.to_thread(history.close)

@@ -96,6 +96,15 @@ def agent(
             show_default=False,
         ),
     ] = None,
+    upload_limit: Annotated[
+        str,
+        typer.Option(
+            "--upload-limit",
+            metavar="SIZE",
+            help="Checkpoints of work leave with so much a second at most; 0 is no limit.",
+            rich_help_panel=_LENDING,
+        ),
+    ] = "4MiB",
     vacate_after: Annotated[
         str,
         typer.Option(
@@ -143,6 +152,7 @@ def agent(
         labels=pairs(label, flag="--label", example="room=12"),
         sandbox=choice.check(sandbox),
         lend_for_s=_duration(lend_for, flag="--lend-for"),
+        upload_bytes_per_s=parse_size(upload_limit, field="--upload-limit") or None,
         vacate_after_s=parse_duration(vacate_after, field="--vacate-after"),
         grace_s=parse_duration(grace, field="--grace"),
         input_idle_s=_duration(input_idle, flag="--input-idle"),
