@@ -25,7 +25,7 @@ from idle_accelerator.agent.outputs import (
 from idle_accelerator.agent.patterns import Everything
 from idle_accelerator.wire.checkpoints import CHUNK_BYTES, MAX_FILES, Checkpoint, CheckpointFile, Manifest
 from idle_accelerator.wire.jobs import Requirements
-from idle_accelerator.wire.reasons import Reason, reason
+from idle_accelerator.wire.reasons import Cause, Reason, reason
 
 _LOOKS_LIMIT: Final = 4 * MAX_FILES
 _KEPT_BYTES: Final = 8 * 1024 * 1024
@@ -156,7 +156,7 @@ class Taking:
             yield True
         refused = self._search.refused()
         if refused is not None:
-            raise Refused(Reason(code=refused.because[0].code, params=refused.because[0].params))
+            raise Refused(_cause(refused.because[0]))
         self.check()
         files = tuple(sorted(self._files, key=lambda file: file.path))
         self._manifest = Manifest(files=files).model_dump_json(exclude_defaults=True).encode()
@@ -199,6 +199,16 @@ class Taking:
 
     def _changed(self, path: str) -> Refused:
         return Refused(reason("checkpoint.changed", path=shown(path)))
+
+
+def _cause(first: Cause) -> Reason:
+    """What was refused first, in the words for checkpoints."""
+    path = str(first.params.get("path", ""))
+    if first.code == "task.output_search":
+        return reason("task.output_too_many", path=path, limit=MAX_FILES)
+    if first.code == "task.output_changed":
+        return reason("checkpoint.changed", path=path)
+    return Reason(code=first.code, params=first.params)
 
 
 def _mark(status: os.stat_result) -> Mark:
