@@ -31,6 +31,7 @@ COMMANDS = [
     "lend",
     "pause",
     "resume",
+    "terms",
     "doctor",
 ]
 

@@ -20,6 +20,7 @@ AREAS: Mapping[str, str] = {
     "owner": "How an attempt ended",
     "checkpoint": "What became of a checkpoint",
     "node": "Whether a machine is lent",
+    "terms": "Whether a machine is lent",
     "lend": "Whether a machine is lent",
     "wait": "Why a task waits",
     "match": "Why a task waits",

@@ -82,6 +82,9 @@ class Attempt:
             suspended_since_s=self.clock.frozen_at_s if self.clock is not None else None,
             vacating_since_s=self.vacating_at_s,
             grace_s=self.grace_s,
+            needs=self.spec.requirements,
+            process="" if self.guest is None else str(self.guest.pid),
+            began_s=self.clock.started_at_s if self.clock is not None else None,
         )
 
     def timeout_in_s(self, now_s: float) -> float | None:

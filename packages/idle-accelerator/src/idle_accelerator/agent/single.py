@@ -24,7 +24,7 @@ from idle_accelerator.agent.workspace import BlobCache, InputMissing, Workspaces
 from idle_accelerator.errors import IdleError, StorageFull, TooLarge, Unavailable
 from idle_accelerator.wire.checkpoints import GO_ON_ELSEWHERE
 from idle_accelerator.wire.exchange import AttemptReport, LogChunk
-from idle_accelerator.wire.jobs import Command, Function
+from idle_accelerator.wire.jobs import Command, Function, JobSpec
 from idle_accelerator.wire.reasons import Reason, reason, render
 from idle_accelerator.wire.states import AttemptState
 from idle_sense import SenseError
@@ -261,10 +261,8 @@ class Single:
         if ended.exit_code == 0:
             return (await self._with_outputs()).model_copy(update={"exit_code": 0, "usage": usage})
         # What a failed task leaves behind is collected as well: it is what its author wants to look at.
-        why = (
-            reason("task.signal", signal=ended.signal)
-            if ended.signal is not None
-            else reason("task.exit_code", exit_code=ended.exit_code if ended.exit_code is not None else -1)
+        why = why_killed(ended, attempt.spec) or reason(
+            "task.exit_code", exit_code=ended.exit_code if ended.exit_code is not None else -1
         )
         kept = await self._with_outputs()
         return kept.model_copy(
@@ -354,7 +352,7 @@ class Single:
         if attempt.stale or attempt.vacating_at_s is not None:
             await self._hand_over()
             return self._left()
-        return self._failed(death_reason(death))
+        return self._failed(death_reason(death, attempt.spec))
 
     def _begin(self, guest: Guest) -> None:
         attempt = self._attempt
@@ -458,6 +456,14 @@ def ended_by_us(attempt: Attempt) -> AttemptReport:
     return attempt.report(state, attempt.vacate_reason).model_copy(update={"usage": attempt.usage()})
 
 
+def why_killed(ended: GuestExit, spec: JobSpec) -> Reason | None:
+    """None for a task that ended by itself."""
+    limit_bytes = spec.requirements.memory_bytes
+    if ended.out_of_memory and limit_bytes:
+        return reason("task.out_of_memory", limit_bytes=limit_bytes)
+    return None if ended.signal is None else reason("task.signal", signal=ended.signal)
+
+
 def _exit_status(returned: Returned) -> int | None:
     """What a function left with by SystemExit; None for any other end."""
     error = returned.error
@@ -466,9 +472,10 @@ def _exit_status(returned: Returned) -> int | None:
     return int(error.text)
 
 
-def death_reason(death: HostDied) -> Reason:
+def death_reason(death: HostDied, spec: JobSpec) -> Reason:
     ended = death.exit
-    if ended.signal is not None:
-        return reason("task.signal", signal=ended.signal)
+    killed = why_killed(ended, spec)
+    if killed is not None:
+        return killed
     exit_code = ended.exit_code if ended.exit_code is not None else -1
     return reason("task.host_died", exit_code=exit_code, detail=f"{death.message} {death.hint or ''}"[:1000])

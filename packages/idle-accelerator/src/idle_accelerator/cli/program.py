@@ -21,6 +21,7 @@ from idle_accelerator.cli import (
     result,
     scheduler,
     submit,
+    terms,
     up,
     web,
 )
@@ -109,6 +110,7 @@ _add(
 _add("lend", owner.lend, _MACHINE, "idlectl lend --for 10m\nidlectl lend --for 2h --job jx3k")
 _add("pause", owner.pause, _MACHINE, "idlectl pause\nidlectl pause --for 1h")
 _add("resume", owner.resume, _MACHINE, "idlectl resume")
+_add("terms", terms.terms, _MACHINE, "idlectl terms\nidlectl terms --owner-file my.toml --json")
 _add("doctor", doctor.doctor, _MACHINE, "idlectl doctor --json")
 
 

@@ -24,6 +24,10 @@ from idle_accelerator.agent.sandbox.types import (
     SpawnFailed,
 )
 
+cap_cpus = host.cap_cpus
+group_home = host.group_home
+thaw_groups = host.thaw_groups
+
 __all__ = [
     "FIRST_INPUT_LIMIT_BYTES",
     "FreezeFailed",
@@ -37,10 +41,13 @@ __all__ = [
     "NoSandbox",
     "Sandbox",
     "SpawnFailed",
+    "cap_cpus",
+    "group_home",
     "kill_leftovers",
     "lower_this_thread",
     "mechanisms",
     "open_sandbox",
+    "thaw_groups",
 ]
 
 
