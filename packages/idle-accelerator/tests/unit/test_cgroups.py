@@ -144,6 +144,15 @@ def test_limits_of_version_2_are_written_where_they_are(tmp_path: Path) -> None:
     assert told == ["1048576", "0", "7"]
 
 
+@pytest.mark.parametrize(("tally", "killed"), [("oom 3\noom_kill 0\n", False), ("oom 1\noom_kill 2\n", True)])
+def test_in_version_2_a_groups_own_events_tell_that_it_ran_out_of_memory(
+    tmp_path: Path, tally: str, killed: bool
+) -> None:
+    (tmp_path / "memory.events").write_text(tally)
+    group = cgroups.Group(str(tmp_path), version=2, kills=False)
+    assert group.ran_out_of_memory() is killed
+
+
 def test_processor_time_is_that_of_the_group_and_of_a_gone_one_unknown(tmp_path: Path) -> None:
     shown = Shown(tmp_path / "guest")
     assert cgroups.Group.found(str(shown.folder)).cpu_s() == 2.5

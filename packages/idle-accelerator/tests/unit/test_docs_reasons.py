@@ -18,6 +18,7 @@ AREAS: Mapping[str, str] = {
     "lease": "How an attempt ended",
     "agent": "How an attempt ended",
     "owner": "How an attempt ended",
+    "checkpoint": "What became of a checkpoint",
     "node": "Whether a machine is lent",
     "terms": "Whether a machine is lent",
     "lend": "Whether a machine is lent",

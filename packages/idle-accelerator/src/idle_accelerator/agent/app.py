@@ -15,6 +15,7 @@ from types import FrameType
 
 from idle_accelerator import locks
 from idle_accelerator.agent import control, taking_up
+from idle_accelerator.agent.checkpoints.saves import DEFAULT_UPLOAD_BYTES_PER_S, Saves
 from idle_accelerator.agent.control import AgentStatus, OwnerWord
 from idle_accelerator.agent.fingerprint import fingerprint
 from idle_accelerator.agent.journal import Journal
@@ -68,6 +69,8 @@ class AgentConfig:
     """A process whose tree belongs to the pool, such as ``idlectl up`` with its scheduler: its load is not the owner's."""
     sandbox: Choice = "auto"
     """'auto': plain processes for a scheduler on this machine, and for any other the strongest tier that holds."""
+    upload_bytes_per_s: float | None = DEFAULT_UPLOAD_BYTES_PER_S
+    """Of checkpoints, all together; None is no limit, and none holds for a scheduler on this machine."""
     vacate_after_s: float = DEFAULT_VACATE_AFTER_S
     grace_s: float = DEFAULT_GRACE_S
     gpus: int | None = None
@@ -335,6 +338,7 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
         _log.info("isolation: %s", sentence)
     outbox = Outbox(journal)
     outbox.recover(journal.unacknowledged)
+    saves = Saves(link, outbox, upload_bytes_per_s=config.upload_bytes_per_s)
     shop = Workshop(
         sandbox=sandbox,
         workspaces=workspaces,
@@ -343,6 +347,7 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
         outbox=outbox,
         journal=journal,
         ledger=monitor.guests(),
+        saves=saves,
     )
     owner.rules = taking_up.rules_of(config, facts.resources, policy)
     limits = taking_up.limits_of(config, facts.resources)
@@ -361,6 +366,7 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
         )
     finally:
         watcher.close()
+        await saves.close()
         await workspaces.close()
         await asyncio.to_thread(monitor.close)
         await asyncio.to_thread(history.close)

@@ -123,7 +123,8 @@ class Runner:
             for task_index, epoch in grant.attempts:
                 ref = AttemptRef(grant.job_id, task_index, epoch)
                 if self._shop.outbox.hold(ref):
-                    self._accept(Attempt(ref=ref, spec=spec, grace_s=self._limits.grace_s))
+                    resume = tuple(item.checkpoint for item in grant.resume if item.task_index == task_index)
+                    self._accept(Attempt(ref=ref, spec=spec, grace_s=self._limits.grace_s, resume=resume))
         for order in answer.orders:
             self._obey(order)
         if answer.grants or answer.orders:
@@ -398,8 +399,12 @@ class Runner:
     def _next_deadline_s(self) -> float:
         now_s = time.monotonic()
         deadlines = [now_s + _HOUR_S]
+        # What is dead and only waits for its last words to be sent has no deadline here.
         states = [
-            attempt.guest_state() for attempt in self.hand.running() if attempt.guest not in self._dying
+            attempt.guest_state()
+            for attempt in self.hand.running()
+            if attempt.guest not in self._dying
+            and (attempt.guest is not None or attempt.vacating_at_s is None)
         ]
         reclaim_s = next_deadline_s(states, vacate_after_s=self._limits.vacate_after_s)
         if reclaim_s is not None:

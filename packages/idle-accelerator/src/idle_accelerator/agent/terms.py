@@ -264,6 +264,13 @@ SETTINGS: Final = (
         live=True,
         meaning="on battery, work leaves at once, is frozen, or runs on",
     ),
+    Setting(
+        key="upload",
+        field="upload_bytes_per_s",
+        kind=RATE,
+        flag="--upload-limit",
+        meaning="checkpoints leave with so much a second at most; 0 is no limit",
+    ),
     Setting(key="labels", field="labels", kind=LABELS, flag="--label", meaning="what jobs may ask for"),
     Setting(key="share.cpus", field="cpus", kind=SOME_CORES, flag="--cpus", meaning="cores lent while away"),
     Setting(

@@ -101,6 +101,16 @@ def agent(
             show_default=False,
         ),
     ] = None,
+    upload_limit: Annotated[
+        str | None,
+        typer.Option(
+            "--upload-limit",
+            metavar="SIZE",
+            help="Checkpoints of work leave with so much a second at most; 0 is no limit.",
+            rich_help_panel=_LENDING,
+            show_default="4MiB",
+        ),
+    ] = None,
     vacate_after: Annotated[
         str | None,
         typer.Option(
@@ -145,6 +155,7 @@ def agent(
         "share.disk": None if disk is None else parse_size(disk, field="--disk"),
         "labels": pairs(label, flag="--label", example="room=12") or None,
         "sandbox": sandbox,
+        "upload": None if upload_limit is None else float(parse_size(upload_limit, field="--upload-limit")),
         "lend_for": _duration(lend_for, flag="--lend-for"),
         "vacate_after": _duration(vacate_after, flag="--vacate-after"),
         "grace": _duration(grace, flag="--grace"),
@@ -160,6 +171,8 @@ def agent(
 
     said: dict[str, Any] = terms.values()
     said["sandbox"] = choice.check(said.get("sandbox", "auto"))
+    if "upload_bytes_per_s" in said:
+        said["upload_bytes_per_s"] = said["upload_bytes_per_s"] or None  # 0: no limit
     place = settings.connection(scheduler, key)
     config = AgentConfig(
         scheduler_url=place.url,

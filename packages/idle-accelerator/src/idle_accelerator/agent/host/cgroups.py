@@ -228,11 +228,12 @@ class Group:
         return None
 
     def ran_out_of_memory(self) -> bool:
-        """Whether the kernel has killed a process of it for its limit. Version 2 then kills all of it by itself."""
+        """Whether the kernel has killed a process of it for want of memory. Version 2 then kills all of it by itself."""
+        tallies = (f"{self.tree}/memory.events", *(f"{folder}/memory.oom_control" for folder in self.others))
         return any(
             line.startswith(b"oom_kill ") and line != b"oom_kill 0"
-            for folder in self.others
-            for line in read(f"{folder}/memory.oom_control").splitlines()
+            for tally in tallies
+            for line in read(tally).splitlines()
         )
 
     def remove(self) -> bool:

@@ -92,6 +92,9 @@ class GuestExit:
     max_rss_bytes: int | None
     """Peak resident memory of the largest single process of the tree. On Linux never less than the agent's own for
     what it started itself, since the moment before the program was loaded counts too; on Windows memory committed."""
+    out_of_memory: bool = False
+    """The kernel has killed something of it for want of memory, mostly as it wanted more than ``Launch.memory_bytes``. Known where it had
+    a control group with that limit."""
 
 
 @dataclass(frozen=True, kw_only=True)

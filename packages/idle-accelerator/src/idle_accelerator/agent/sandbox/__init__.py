@@ -7,6 +7,7 @@ whatever the agent's user may; and, on Linux, ``bubblewrap``, which sees nothing
 from collections.abc import Iterable
 
 from idle_accelerator.agent import host
+from idle_accelerator.agent.host.threads import lower_this_thread
 from idle_accelerator.agent.sandbox.process import ProcessSandbox
 from idle_accelerator.agent.sandbox.types import (
     FIRST_INPUT_LIMIT_BYTES,
@@ -43,6 +44,7 @@ __all__ = [
     "cap_cpus",
     "group_home",
     "kill_leftovers",
+    "lower_this_thread",
     "mechanisms",
     "open_sandbox",
     "thaw_groups",
