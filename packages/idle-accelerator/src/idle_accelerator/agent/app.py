@@ -69,8 +69,8 @@ class AgentConfig:
     """A process whose tree belongs to the pool, such as ``idlectl up`` with its scheduler: its load is not the owner's."""
     sandbox: Choice = "auto"
     """'auto': plain processes for a scheduler on this machine, and for any other the strongest tier that holds."""
-    upload_bytes_per_s: float | None = DEFAULT_UPLOAD_BYTES_PER_S
-    """Of checkpoints, all together; None is no limit, and none holds for a scheduler on this machine."""
+    upload_bytes_per_s: float = DEFAULT_UPLOAD_BYTES_PER_S
+    """Of checkpoints, all together; 0 is no limit, and none holds for a scheduler on this machine."""
     vacate_after_s: float = DEFAULT_VACATE_AFTER_S
     grace_s: float = DEFAULT_GRACE_S
     gpus: int | None = None
@@ -338,7 +338,7 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
         _log.info("isolation: %s", sentence)
     outbox = Outbox(journal)
     outbox.recover(journal.unacknowledged)
-    saves = Saves(link, outbox, upload_bytes_per_s=config.upload_bytes_per_s)
+    saves = Saves(link, outbox, upload_bytes_per_s=config.upload_bytes_per_s or None)
     shop = Workshop(
         sandbox=sandbox,
         workspaces=workspaces,

@@ -251,6 +251,13 @@ SETTINGS: Final = (
         meaning="lend from the start, by your word, for so long",
     ),
     Setting(
+        key="upload_limit",
+        field="upload_bytes_per_s",
+        kind=SIZE,
+        flag="--upload-limit",
+        meaning="checkpoints leave with so much a second at most; 0 is no limit",
+    ),
+    Setting(
         key="vacate_after",
         field="vacate_after_s",
         kind=DURATION,

@@ -159,6 +159,7 @@ def agent(
         "sandbox": sandbox,
         "upload": None if upload_limit is None else float(parse_size(upload_limit, field="--upload-limit")),
         "lend_for": _duration(lend_for, flag="--lend-for"),
+        "upload_limit": None if upload_limit is None else parse_size(upload_limit, field="--upload-limit"),
         "vacate_after": _duration(vacate_after, flag="--vacate-after"),
         "grace": _duration(grace, flag="--grace"),
         "input_idle": _duration(input_idle, flag="--input-idle"),
