@@ -99,7 +99,6 @@ def test_a_flag_goes_before_the_file(tmp_path: Path) -> None:
         ("share = 3\n", "line 1: share", "[share]"),
         ("[share.presnt]\ncpus = 1\n", "line 1: share.presnt", "share.present"),
         ('polcy = "lab"\n', "line 1: polcy", "policy"),
-        ('upload = "4M"\n', "line 1: upload", "2M/s"),
         ('scheduler = "ftp://h"\n', "line 1: scheduler", "https://HOST:PORT"),
         ('policy = "mine"\n', "line 1: policy", '"lab"'),
         ('on_battery = "no"\n', "line 1: on_battery", '"freeze"'),

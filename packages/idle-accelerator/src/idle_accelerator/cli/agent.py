@@ -157,7 +157,6 @@ def agent(
         "share.disk": None if disk is None else parse_size(disk, field="--disk"),
         "labels": pairs(label, flag="--label", example="room=12") or None,
         "sandbox": sandbox,
-        "upload": None if upload_limit is None else float(parse_size(upload_limit, field="--upload-limit")),
         "lend_for": _duration(lend_for, flag="--lend-for"),
         "upload_limit": None if upload_limit is None else parse_size(upload_limit, field="--upload-limit"),
         "vacate_after": _duration(vacate_after, flag="--vacate-after"),
@@ -177,8 +176,6 @@ def agent(
         said["sandbox"] = choice.check(said.get("sandbox", "auto"))
     except InvalidInput as error:
         raise InvalidInput(error.message, field=terms.origin("sandbox"), hint=error.hint) from error
-    if "upload_bytes_per_s" in said:
-        said["upload_bytes_per_s"] = said["upload_bytes_per_s"] or None  # 0: no limit
     written = said.pop("scheduler_url", None)
     place = settings.connection(scheduler or (None if os.environ.get("IDLE_SCHEDULER") else written), key)
     config = AgentConfig(
