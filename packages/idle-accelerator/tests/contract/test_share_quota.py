@@ -63,8 +63,7 @@ async def test_all_guests_together_get_no_more_than_the_share() -> None:
 
 async def test_a_share_outlives_a_home_that_was_made_anew() -> None:
     home = folder()
-    probing.homes().close()
-    assert not home.exists(), "nothing else uses it now"
+    until(lambda: (probing.homes().close(), not home.exists())[1], what="nothing else uses it now")
     assert host.cap_cpus(SHARE)
     try:
         guest = await host.spawn(
