@@ -177,6 +177,8 @@ def needs(detail: "JobDetail") -> str:
     parts += [f"Python {wanted.python}"] if wanted.python else []
     parts += [f"{name}={value}" for name, value in wanted.labels.items()]
     parts += [f"node {wanted.node}"] if wanted.node else []
+    parts += ["an open network"] if wanted.network.open else []
+    parts += [f"network to {', '.join(wanted.network.hosts)}"] if wanted.network.hosts else []
     parts += [f"at most {format_duration(detail.spec.timeout_s)}"] if detail.spec.timeout_s else []
     parts += [f"{detail.spec.retries} retries"] if detail.spec.retries else []
     return ", ".join(parts)
