@@ -19,6 +19,7 @@ from idle_accelerator.agent.network.types import Way
 from idle_accelerator.agent.sandbox import Guest, GuestSpec, NoSandbox, Sandbox, SpawnFailed, probe
 from idle_accelerator.agent.sandbox.attempts import ATTEMPTS
 from idle_accelerator.agent.sandbox.bubblewrap import BubblewrapSandbox
+from idle_accelerator.agent.sandbox.types import Verified
 from idle_accelerator.wire.network import NetworkOffer, NetworkWish
 
 if sys.platform != "linux":
@@ -42,7 +43,7 @@ class Attached:
         self._sandbox = sandbox
         self._make = make
         self.tier = sandbox.tier
-        self.verified = sandbox.verified
+        self.verified: Verified = sandbox.verified
 
     async def start(self, spec: GuestSpec) -> Guest:
         way = self._make()
