@@ -160,7 +160,7 @@ def test_what_held_is_remembered_until_anything_that_it_depends_on_changes(
 
 @pytest.mark.parametrize("system", ["darwin", "win32"])
 def test_systems_without_a_tier_refuse_strangers_and_say_so(system, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(choice.sys, "platform", system)
+    monkeypatch.setattr(sys, "platform", system)
     with pytest.raises(NoSandbox, match="no sandbox keeps guests apart") as caught:
         choice.choose("auto", scheduler_url=FAR, data_dir=tmp_path)
     assert "--sandbox process" in (caught.value.hint or "")

@@ -65,6 +65,8 @@ class AgentConfig:
     """A process whose tree belongs to the pool, such as ``idlectl up`` with its scheduler: its load is not the owner's."""
     sandbox: Choice = "auto"
     """'auto': plain processes for a scheduler on this machine, and for any other the strongest tier that holds."""
+    container_image: str | None = None
+    """For the tier 'container'; None for an empty one that shows the system's programs."""
     vacate_after_s: float = DEFAULT_VACATE_AFTER_S
     grace_s: float = DEFAULT_GRACE_S
 
@@ -86,7 +88,12 @@ def run_agent(config: AgentConfig) -> int:
         )
     try:
         # Before there is an event loop and any work: what is not known yet is tried, which takes a second or two.
-        chosen = choose(config.sandbox, scheduler_url=config.scheduler_url, data_dir=config.data_dir)
+        chosen = choose(
+            config.sandbox,
+            scheduler_url=config.scheduler_url,
+            data_dir=config.data_dir,
+            container_image=config.container_image,
+        )
         asyncio.run(_run(config, policy, chosen))
     finally:
         lock.close()
@@ -308,7 +315,12 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
         journal=journal,
         ledger=monitor.guests(),
     )
-    limits = Limits(total=facts.resources, vacate_after_s=config.vacate_after_s, grace_s=config.grace_s)
+    limits = Limits(
+        total=facts.resources,
+        vacate_after_s=config.vacate_after_s,
+        grace_s=config.grace_s,
+        most_memory_bytes=chosen.isolation.most_memory_bytes,
+    )
     try:
         await _Agent(config, owner, link, facts).run(
             outbox, lambda on_change: Runner(shop, limits, owner.now(), on_change=on_change)

@@ -38,6 +38,8 @@ class Limits:
     total: Resources
     vacate_after_s: float
     grace_s: float
+    most_memory_bytes: int | None = None
+    """Of one task, where nothing limits it hard and the work is somebody else's; None: no such limit."""
 
 
 class Runner:
@@ -114,6 +116,12 @@ class Runner:
             self._reject(
                 attempt, reason("agent.not_available")
             )  # granted to an earlier agent, which lent more
+            return
+        most = self._limits.most_memory_bytes
+        if most is not None and (needed := attempt.spec.requirements.memory_bytes) > most:
+            self._reject(
+                attempt, reason("match.memory_unlimited", needed_bytes=needed, offered_bytes=most)
+            )  # granted before the scheduler knew of it
             return
         workload = attempt.spec.workload
         if isinstance(workload, Function) and not attempt.spec.inputs and not attempt.spec.outputs:

@@ -70,12 +70,23 @@ def agent(
         str,
         typer.Option(
             "--sandbox",
-            metavar="auto|bubblewrap|process",
+            metavar="TIER",
             help="How work is kept apart from you. auto: not at all for a scheduler on this machine, by the strongest way that"
-            " holds for any other. process: you trust everybody who has the pool's key.",
+            " holds for any other. bubblewrap, container, landlock: by that one; landlock is for submitters whom you trust by name."
+            " process: you trust everybody who has the pool's key.",
             rich_help_panel=_LENDING,
         ),
     ] = "auto",
+    container_image: Annotated[
+        str | None,
+        typer.Option(
+            "--container-image",
+            metavar="IMAGE",
+            help="For --sandbox container: work sees this image's programs. It has to be there; none is fetched.",
+            rich_help_panel=_LENDING,
+            show_default=False,
+        ),
+    ] = None,
     lend_for: Annotated[
         str | None,
         typer.Option(
@@ -142,6 +153,7 @@ def agent(
         disk_bytes=None if disk is None else parse_size(disk, field="--disk"),
         labels=pairs(label, flag="--label", example="room=12"),
         sandbox=choice.check(sandbox),
+        container_image=container_image,
         lend_for_s=_duration(lend_for, flag="--lend-for"),
         vacate_after_s=parse_duration(vacate_after, field="--vacate-after"),
         grace_s=parse_duration(grace, field="--grace"),

@@ -43,6 +43,8 @@ class JobOptions(TypedDict, total=False):
     labels: Mapping[str, str] | None
     node: str | None
     """Name or id of the only node that may run it."""
+    isolation: Sequence[str]
+    """Only where these hold: lines of a node's isolation, such as ``net`` or ``mem``, and tiers, of which it has one."""
     retries: int
     """How often a failed attempt is tried again. Attempts lost with their nodes do not count."""
     timeout: float | str | None
@@ -128,6 +130,7 @@ def _draft(workload: Function | dict[str, Any], tasks: int, options: JobOptions)
             "arch": options.get("arch"),
             "labels": _mapping(options.get("labels"), "labels"),
             "node": options.get("node"),
+            "isolation": _texts(options.get("isolation") or (), "isolation"),
         },
         "retries": options.get("retries", 0),
         "timeout_s": timeout_s,
@@ -276,6 +279,7 @@ _HINTS = {
     "os": "Use one of: linux, macos, windows.",
     "name": "Give one line of at most 200 characters.",
     "labels": "Names and values are single lines of text.",
+    "isolation": "Give lines of a node's isolation, such as 'net', and tiers, such as 'bubblewrap'.",
 }
 
 

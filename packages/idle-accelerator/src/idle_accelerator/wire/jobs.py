@@ -87,6 +87,13 @@ class Requirements(WireModel):
     python: Annotated[str, Field(pattern=r"^3\.\d{1,3}$")] | None = None
     labels: dict[Text, Text] = Field(default_factory=dict, max_length=100)
     node: Text | None = Field(default=None, description="Id or name of the only node that may run it.")
+    isolation: tuple[Text, ...] = Field(
+        default=(),
+        max_length=20,
+        strict=False,
+        description="Lines of the node's isolation that have to hold there, and tiers of which it has to have one.",
+        examples=[["net", "mem", "bubblewrap", "container"]],
+    )
 
 
 class JobSpec(WireModel):

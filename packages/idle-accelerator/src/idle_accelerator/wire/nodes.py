@@ -1,7 +1,7 @@
 """Nodes: how they enrol, what they are, what they lend."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -36,6 +36,19 @@ class Isolation(WireModel):
     kill: Text = Field(description="Leaving nothing behind.")
     gpu: Text = Field(description="Devices of graphics cards.")
     probed_at: datetime | None = Field(default=None, description="None: this tier claims nothing to try.")
+    most_memory_bytes: int | None = Field(
+        default=None,
+        description="Tasks that ask for more are not taken, since nothing there limits memory hard.",
+    )
+
+
+ISOLATION_LINES: Final = frozenset(Isolation.model_fields) - {"tier", "probed_at", "most_memory_bytes"}
+
+
+def holds(isolation: Isolation, line: str) -> bool:
+    """Whether something is claimed for this line, which was then tried. Raises AttributeError for what is no line."""
+    text: str = getattr(isolation, line)
+    return bool(text) and not text.startswith(("none", "fails"))
 
 
 class NodeFacts(WireModel):

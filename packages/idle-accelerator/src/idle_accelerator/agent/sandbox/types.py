@@ -40,7 +40,10 @@ __all__ = [
 ]
 
 
-TRUST: Final = "or trust everybody who has the pool's key: --sandbox process"
+TRUST: Final = (
+    "or name a weaker way: --sandbox landlock where you trust who submits by name, --sandbox container where you have podman or"
+    " docker, --sandbox process where you trust everybody who has the pool's key"
+)
 """The end of every hint of NoSandbox."""
 
 

@@ -1,0 +1,32 @@
+"""Limits of each process of a guest, and what an environment can hold: the same in all tiers of Linux."""
+
+import resource
+import sys
+from typing import Final
+
+from idle_accelerator.agent.sandbox.types import GuestSpec, SpawnFailed
+
+if sys.platform != "linux":
+    raise ImportError("This file is for Linux.")
+
+_FILES_SOFT: Final = 1024
+_FILES_HARD: Final = 16_384
+
+
+def limits_of_each() -> dict[int, tuple[int, int]]:
+    """Soft and hard limits by their number. None on how many processes there are: where a user namespace does not bound it, that
+    counts what the owner runs too."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = _FILES_HARD if hard == resource.RLIM_INFINITY else min(hard, _FILES_HARD)
+    return {resource.RLIMIT_CORE: (0, 0), resource.RLIMIT_NOFILE: (min(files, _FILES_SOFT), files)}
+
+
+def check_environment(spec: GuestSpec) -> None:
+    """Raises SpawnFailed for what no environment can hold."""
+    for name, value in spec.env.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise SpawnFailed(
+                f"The variable {name!r} cannot be in an environment.",
+                hint="Names are not empty and have no '='; neither names nor values hold a NUL.",
+                field="env",
+            )
