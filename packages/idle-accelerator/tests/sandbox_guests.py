@@ -278,7 +278,7 @@ class Stage:
 
     def needs_plain_processes(self, why: str) -> None:
         """Skips the rest of the test in tiers where that is not so."""
-        if self.sandbox.tier != "process":
+        if self.sandbox.tier not in ("process", "landlock"):
             pytest.skip(f"in tier {self.sandbox.tier} {why}")
 
     def spec(self, **changes: object) -> GuestSpec:

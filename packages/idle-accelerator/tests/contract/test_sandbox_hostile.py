@@ -182,7 +182,7 @@ async def test_a_writable_proc_is_noticed_where_root_runs_the_agent(tmp_path: Pa
     as_root = BubblewrapSandbox(whole.program, options)
     fixed = list(as_root._fixed)
     place = next(at for at in range(len(fixed)) if fixed[at : at + 2] == ["--remount-ro", "/proc"])
-    as_root._fixed = (*fixed[:place], *fixed[place + 2 :])  # pyright: ignore[reportAttributeAccessIssue]
+    as_root._fixed = (*fixed[:place], *fixed[place + 2 :])
     found = await probe.probe(as_root, tmp_path)
     assert "write_sysctl" in ways.failing(found)["fs"]
 

@@ -26,8 +26,7 @@ import psutil
 
 from idle_accelerator.agent import host
 from idle_accelerator.agent.host import procfs
-from idle_accelerator.agent.sandbox import guest_user, seccomp, view, ways
-from idle_accelerator.agent.sandbox.limits import check_environment, limits_of_each
+from idle_accelerator.agent.sandbox import guest_user, limits, seccomp, view, ways
 from idle_accelerator.agent.sandbox.types import (
     Guest,
     GuestExit,
@@ -117,7 +116,7 @@ class BubblewrapSandbox:
 
     async def start(self, spec: GuestSpec) -> Guest:
         """Start a guest; it runs on return. Raises SpawnFailed, and then nothing of it runs."""
-        check_environment(spec)
+        limits.check_environment(spec)
         view.check_program(spec, self._view)
         with contextlib.ExitStack() as given:
             try:
@@ -444,12 +443,12 @@ def _own_settings(workspace: Path, user: guest_user.GuestUser | None) -> Iterato
 
 def _limits() -> dict[int, tuple[int, int]]:
     """Limits of each process, and of all together for how many there are where that counts a guest's own alone."""
-    limits = limits_of_each()
+    each = limits.of_each()
     if os.getuid() != 0 and _kernel() >= _COUNTS_PER_NAMESPACE:
         _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
         count = _PROCESSES if hard == resource.RLIM_INFINITY else min(hard, _PROCESSES)
-        limits[resource.RLIMIT_NPROC] = (count, count)
-    return limits
+        each[resource.RLIMIT_NPROC] = (count, count)
+    return each
 
 
 def _kernel() -> tuple[int, ...]:

@@ -13,13 +13,11 @@ import asyncio
 import base64
 import contextlib
 import hashlib
-import io
 import json
 import os
 import secrets
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -29,8 +27,7 @@ from typing import Final
 import psutil
 
 from idle_accelerator.agent import host
-from idle_accelerator.agent.sandbox import guest_user, landlock, seccomp, starter, view, ways
-from idle_accelerator.agent.sandbox.limits import check_environment, limits_of_each
+from idle_accelerator.agent.sandbox import guest_user, landlock, limits, seccomp, starter, view, ways
 from idle_accelerator.agent.sandbox.types import (
     Guest,
     GuestExit,
@@ -53,6 +50,7 @@ MEMORY_FILES_LIMIT_BYTES: Final = 256 * 1024 * 1024
 """As in tier ``bubblewrap``."""
 _MEMORY_FILES_SHARE: Final = 16
 _ASK_S: Final = 60.0
+_BLOCK_BYTES: Final = 512
 _PROCESSES: Final = 32_768
 _PLAN: Final = "/run/idle-plan"
 _OWN_FOLDERS: Final = ("tmp", "dev", "proc", "sys", "etc", "run", "var", "var/tmp")
@@ -115,7 +113,7 @@ class ContainerSandbox:
 
     async def start(self, spec: GuestSpec) -> Guest:
         """Start a guest; podman runs on return. Raises SpawnFailed, and then nothing of it runs."""
-        check_environment(spec)
+        limits.check_environment(spec)
         if self._own:
             view.check_program(spec, self._view)
         elif not spec.argv or not spec.workspace.is_dir():
@@ -171,7 +169,7 @@ class ContainerSandbox:
             "argv": spec.argv,
             "env": dict(spec.env),
             **self._file_rules(spec.workspace),
-            "limits": list(limits_of_each().items()),
+            "limits": list(limits.of_each().items()),
             "user": None,
             "filter": base64.b64encode(self._filter).decode(),
         }
@@ -341,7 +339,7 @@ def _named_limits() -> Iterator[tuple[str, tuple[int, int]]]:
     import resource  # noqa: PLC0415  # beside its only use
 
     yield "core", (0, 0)
-    yield "nofile", limits_of_each()[resource.RLIMIT_NOFILE]
+    yield "nofile", limits.of_each()[resource.RLIMIT_NOFILE]
     _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
     count = _PROCESSES if hard == resource.RLIM_INFINITY else min(hard, _PROCESSES)
     yield "nproc", (count, count)
@@ -371,22 +369,26 @@ def _present(program: Path, image: str) -> str:
 
 def _empty_image(program: Path, shown: view.View) -> str:
     """Makes it where it is not there yet: folders to show things in, and links. Raises NoSandbox."""
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w") as file:
-        for name in _OWN_FOLDERS:
-            folder = tarfile.TarInfo(name)
-            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
-            file.addfile(folder)
-        for target, place in sorted(shown.links):
-            link = tarfile.TarInfo(place.lstrip("/"))
-            link.type, link.linkname = tarfile.SYMTYPE, target
-            file.addfile(link)
-    image = f"localhost/{LABEL}-empty:{hashlib.sha256(content.getvalue()).hexdigest()[:16]}"
+    parts = [_entry(name, folder=True) for name in _OWN_FOLDERS]
+    parts += [_entry(place.lstrip("/"), target=target) for target, place in sorted(shown.links)]
+    content = b"".join(parts) + bytes(2 * _BLOCK_BYTES)
+    image = f"localhost/{LABEL}-empty:{hashlib.sha256(content).hexdigest()[:16]}"
     try:
         _ask(program, "image", "exists", image)
     except NoSandbox:
-        _ask(program, "import", "-", image, given=content.getvalue())
+        _ask(program, "import", "-", image, given=content)
     return image
+
+
+def _entry(name: str, *, folder: bool = False, target: str = "") -> bytes:
+    """A folder or a symbolic link in an archive of tar's (POSIX.1-1988, ustar): its header is all of it."""
+    kind = b"5" if folder else b"2"
+    fields = [
+        *(os.fsencode(name).ljust(100, b"\0"), b"0000755\0", b"0000000\0", b"0000000\0", b"00000000000\0"),
+        *(b"00000000000\0", b" " * 8, kind, os.fsencode(target).ljust(100, b"\0"), b"ustar\x0000"),
+    ]
+    header = b"".join(fields).ljust(_BLOCK_BYTES, b"\0")
+    return header[:148] + f"{sum(header):06o}\0 ".encode() + header[156:]
 
 
 def _ask(program: Path, *arguments: str, given: bytes = b"") -> str:

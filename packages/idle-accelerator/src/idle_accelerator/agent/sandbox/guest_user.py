@@ -10,8 +10,8 @@ from typing import Final
 
 from idle_accelerator.agent.sandbox.types import NoSandbox
 
-if sys.platform == "win32":
-    raise ImportError("This file is for Linux and macOS.")
+if sys.platform != "linux":
+    raise ImportError("This file is for Linux.")
 
 import grp
 import pwd

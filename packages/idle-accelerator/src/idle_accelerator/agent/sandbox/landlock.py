@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from idle_accelerator.agent import host
-from idle_accelerator.agent.sandbox import guest_user, seccomp, starter, view, ways
-from idle_accelerator.agent.sandbox.limits import check_environment, limits_of_each
+from idle_accelerator.agent.sandbox import guest_user, limits, seccomp, starter, view, ways
 from idle_accelerator.agent.sandbox.types import Guest, GuestSpec, NoSandbox, SpawnFailed, Verified
 
 if sys.platform != "linux":
@@ -142,7 +141,7 @@ class LandlockSandbox:
 
     async def start(self, spec: GuestSpec) -> Guest:
         """Start a guest; it runs on return. Raises SpawnFailed, and then nothing of it runs."""
-        check_environment(spec)
+        limits.check_environment(spec)
         view.check_program(spec, self._view)
         said, saying = os.pipe()
         with contextlib.ExitStack() as given:
@@ -154,7 +153,7 @@ class LandlockSandbox:
             try:
                 await _begin(said)
             except BaseException:
-                await asyncio.shield(guest.kill())
+                await asyncio.shield(_undo(guest))
                 raise
         return guest
 
@@ -222,10 +221,19 @@ class LandlockSandbox:
             else 16
             if self.version >= _PORTS_SINCE
             else 8,
-            "limits": list(limits_of_each().items()),
+            "limits": list(limits.of_each().items()),
             "user": None if self.user is None else [self.user.uid, self.user.gid],
             "filter": base64.b64encode(self._filter).decode(),
         }
+
+
+async def _undo(guest: Guest) -> None:
+    await guest.kill()
+    for stream in (guest.stdout, guest.stderr):
+        if stream is not None:
+            await stream.read()  # to its end, which closes it
+    if guest.stdin is not None:
+        guest.stdin.close()
 
 
 async def _begin(said: int) -> None:

@@ -13,7 +13,7 @@ _FILES_SOFT: Final = 1024
 _FILES_HARD: Final = 16_384
 
 
-def limits_of_each() -> dict[int, tuple[int, int]]:
+def of_each() -> dict[int, tuple[int, int]]:
     """Soft and hard limits by their number. None on how many processes there are: where a user namespace does not bound it, that
     counts what the owner runs too."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -22,7 +22,9 @@ def limits_of_each() -> dict[int, tuple[int, int]]:
 
 
 def check_environment(spec: GuestSpec) -> None:
-    """Raises SpawnFailed for what no environment can hold."""
+    """Raises SpawnFailed for what no environment and no command line can hold."""
+    if any("\0" in word for word in spec.argv):
+        raise SpawnFailed("There is a NUL in the command.", hint="No argument of a program can hold one.")
     for name, value in spec.env.items():
         if not name or "=" in name or "\0" in name + value:
             raise SpawnFailed(

@@ -17,6 +17,9 @@ import struct
 import sys
 from typing import Any, Final
 
+if sys.platform != "linux":
+    raise ImportError("This file is for Linux.")
+
 CREATE_RULESET: Final = 444
 ADD_RULE: Final = 445
 RESTRICT_SELF: Final = 446
@@ -112,7 +115,7 @@ def _look_after(plan: dict[str, Any]) -> int:
         os.setsid()
         try:
             _become_guest(plan)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             os.write(2, f"{_FAILED}{error}\n".encode())
         os._exit(_NOT_BEGUN)
 
@@ -136,7 +139,7 @@ def main() -> int:
     os.set_inheritable(int(said), False)
     try:
         _become_guest(plan)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         os.write(int(said), str(error).encode())
     return _NOT_BEGUN
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from idle_accelerator.agent.sandbox.types import Sandbox
+from idle_accelerator.agent.sandbox.types import NoSandbox, Sandbox
 from idle_accelerator.wire.nodes import Isolation
 
 
@@ -44,22 +44,29 @@ class Tier:
         return sys.platform in self.platforms
 
 
-def _bubblewrap(data_dir: Path, image: str | None) -> Found:
-    from idle_accelerator.agent.sandbox import trial  # noqa: PLC0415  # a file for Linux
-
-    return trial.find(trial.bubblewrap_here(data_dir, image), data_dir)
+def _elsewhere(_data_dir: Path, _image: str | None) -> Found:
+    raise NoSandbox("This tier is for another system.", failing="tier", hint="See: idlectl doctor")
 
 
-def _landlock(data_dir: Path, image: str | None) -> Found:
-    from idle_accelerator.agent.sandbox import trial  # noqa: PLC0415  # as above
+if sys.platform == "linux":
 
-    return trial.find(trial.landlock_here(data_dir, image), data_dir)
+    def _bubblewrap(data_dir: Path, _image: str | None) -> Found:
+        from idle_accelerator.agent.sandbox import trial  # noqa: PLC0415  # takes a while, and not every agent needs it
 
+        return trial.find(trial.bubblewrap_here(data_dir), data_dir)
 
-def _container(data_dir: Path, image: str | None) -> Found:
-    from idle_accelerator.agent.sandbox import trial  # noqa: PLC0415  # as above
+    def _landlock(data_dir: Path, _image: str | None) -> Found:
+        from idle_accelerator.agent.sandbox import trial  # noqa: PLC0415  # as above
 
-    return trial.find(trial.container_here(data_dir, image), data_dir)
+        return trial.find(trial.landlock_here(data_dir), data_dir)
+
+    def _container(data_dir: Path, image: str | None) -> Found:
+        from idle_accelerator.agent.sandbox import trial  # noqa: PLC0415  # as above
+
+        return trial.find(trial.container_here(data_dir, image), data_dir)
+
+else:
+    _bubblewrap = _landlock = _container = _elsewhere
 
 
 TIERS: Final = (

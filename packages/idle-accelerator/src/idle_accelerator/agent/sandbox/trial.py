@@ -74,7 +74,7 @@ class Found:
     sentences: tuple[str, ...]
 
 
-def bubblewrap_here(data_dir: Path, _image: str | None = None) -> Candidate:
+def bubblewrap_here(data_dir: Path) -> Candidate:
     """Raises NoSandbox."""
     program = shutil.which(bubblewrap.PROGRAM)
     if program is None:
@@ -102,7 +102,7 @@ def bubblewrap_here(data_dir: Path, _image: str | None = None) -> Candidate:
     )
 
 
-def landlock_here(data_dir: Path, _image: str | None = None) -> Candidate:
+def landlock_here(data_dir: Path) -> Candidate:
     """Raises NoSandbox."""
     user = guest_user.find()
     sandbox = landlock.LandlockSandbox(hidden=data_dir, user=user)
