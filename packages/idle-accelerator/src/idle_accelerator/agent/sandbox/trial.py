@@ -91,6 +91,12 @@ def bubblewrap_here(data_dir: Path) -> Candidate:
             hint=f"Install bubblewrap 0.8 or later, {TRUST}",
         )
     user = guest_user.find()
+    if user is not None and not Path(bubblewrap.SETPRIV).exists():
+        raise NoSandbox(
+            f"The agent runs as root, and there is no {bubblewrap.SETPRIV}, by which its guests become user {user.name}.",
+            failing="fs",
+            hint="Install util-linux, or run the agent as a user of its own",
+        )
     return Candidate(
         sandbox=bubblewrap.BubblewrapSandbox(Path(program), options, hidden=data_dir, user=user),
         what=version,
