@@ -178,7 +178,7 @@ def _why_not(tier: str) -> str:
                     # As an ordinary user, whatever this one is: whom root's guests are has tests of its own.
                     sandbox = landlock.LandlockSandbox(hidden=Path(folder))
                     candidate = trial.Candidate(sandbox=sandbox, what="Landlock", depends_on={})
-                    trial.find(candidate, Path(folder))
+                    trial.find(lambda: candidate, Path(folder))
                 else:
                     choice.choose(tier, scheduler_url="https://elsewhere", data_dir=Path(folder))
             except NoSandbox as error:

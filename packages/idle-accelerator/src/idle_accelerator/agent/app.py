@@ -39,6 +39,8 @@ IDENTITY_FILE = "identity.json"
 STATUS_AT_MOST_EVERY_S = 0.2
 STATUS_AT_LEAST_EVERY_S = 10.0
 _ENROL_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+ISOLATION_EVERY_S = 3600.0
+"""How often is looked whether what the sandbox rests on has changed; some milliseconds each."""
 _POLICIES = {"desktop": Policy.desktop, "server": Policy.server, "lab": Policy.lab}
 
 
@@ -120,7 +122,10 @@ def _policy_of(config: AgentConfig) -> Policy:
 
 
 class _Agent:
-    def __init__(self, config: AgentConfig, owner: OwnerWatch, link: Link, facts: NodeFacts) -> None:
+    def __init__(
+        self, config: AgentConfig, owner: OwnerWatch, link: Link, facts: NodeFacts, chosen: Chosen
+    ) -> None:
+        self._chosen = chosen
         self._config = config
         self._owner = owner
         self._link = link
@@ -141,6 +146,7 @@ class _Agent:
             asyncio.create_task(self._owner.watch(), name="owner"),
             asyncio.create_task(runner.watch_deadlines(), name="deadlines"),
             asyncio.create_task(self._show_status(), name="status"),
+            asyncio.create_task(self._watch_isolation(), name="isolation"),
         ]
         stopping = asyncio.create_task(self._stop.wait(), name="stop")
         registration: Path | None = None
@@ -237,6 +243,21 @@ class _Agent:
             self._connected = connected
             self._status_due.set()
 
+    async def _watch_isolation(self) -> None:
+        """What the sandbox holds is tried anew after changes. Raises NoSandbox when it holds no more: then the agent ends."""
+        recheck = self._chosen.recheck
+        while recheck is not None:
+            await asyncio.sleep(ISOLATION_EVERY_S)
+            isolation = await recheck()
+            if isolation is not None:
+                _log.info(
+                    "isolation: something has changed; tier %s was tried anew, and holds", isolation.tier
+                )
+                self._facts = self._facts.model_copy(update={"isolation": isolation})
+                if self._session is not None:
+                    self._session.tell_facts(isolation)
+        await asyncio.Event().wait()
+
     async def _show_status(self) -> None:
         while True:
             self._status_due.clear()
@@ -322,7 +343,7 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
         most_memory_bytes=chosen.isolation.most_memory_bytes,
     )
     try:
-        await _Agent(config, owner, link, facts).run(
+        await _Agent(config, owner, link, facts, chosen).run(
             outbox, lambda on_change: Runner(shop, limits, owner.now(), on_change=on_change)
         )
     finally:

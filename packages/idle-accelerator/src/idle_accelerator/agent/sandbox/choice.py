@@ -2,6 +2,7 @@
 
 import ipaddress
 import platform
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,8 @@ class Chosen:
     sandbox: Sandbox
     isolation: Isolation
     sentences: tuple[str, ...]
+    recheck: Callable[[], Awaitable[Isolation | None]] | None = None
+    """See ``tiers.Found``; None where nothing is claimed."""
 
 
 def check(text: str) -> Choice:
@@ -93,6 +96,16 @@ def strongest(data_dir: Path) -> Chosen:
     )
 
 
+def tried(data_dir: Path) -> Iterator[tuple[Tier, Chosen | NoSandbox]]:
+    """Every tier of this system, strongest first, tried if that is not known yet: what it holds, or why it does not."""
+    for tier in TIERS:
+        if tier.is_for_here:
+            try:
+                yield tier, _of(tier, data_dir, None)
+            except NoSandbox as error:
+                yield tier, error
+
+
 def _of(tier: Tier, data_dir: Path, container_image: str | None) -> Chosen:
     """Raises NoSandbox."""
     if not tier.is_for_here:
@@ -102,4 +115,9 @@ def _of(tier: Tier, data_dir: Path, container_image: str | None) -> Chosen:
             hint=f"Lend to a pool of your own on this machine, {TRUST}",
         )
     found = tier.find(data_dir, container_image)
-    return Chosen(sandbox=found.sandbox, isolation=found.isolation, sentences=found.sentences)
+    return Chosen(
+        sandbox=found.sandbox,
+        isolation=found.isolation,
+        sentences=found.sentences,
+        recheck=found.recheck,
+    )

@@ -148,7 +148,7 @@ OF_OWNERS: Final[Mapping[str, tuple[int | None, int | None]]] = {
     "file_setattr": (469, 469),
 }
 """The same where guests are the owner's own user: what changes a file without opening it to write, which Landlock does not see."""
-_SET_TIMES: Final = (280, 88)
+SET_TIMES: Final = (280, 88)
 """utimensat: refused there too, but for the present moment, which touch(1) sets."""
 SELF_ALONE: Final[Mapping[str, tuple[int, int]]] = {
     "sched_setaffinity": (203, 122),
@@ -203,7 +203,7 @@ def assemble(architecture: str, *, shares: Shares = "nothing") -> bytes:
     if shares == "user":
         parts += _each((row[column] for row in OF_OWNERS.values()), errno.EPERM)
         body = _nothing(2)
-        parts += [_op(_JUMP_EQUAL, _SET_TIMES[column], yes=0, no=len(body)), *body]
+        parts += [_op(_JUMP_EQUAL, SET_TIMES[column], yes=0, no=len(body)), *body]
     for name, body in (
         ("clone", _flags(NEW_NAMESPACES)),
         ("unshare", _flags(NEW_NAMESPACES | _NEW_TIME)),

@@ -4,7 +4,7 @@ What every one of them gives is a ``Found``: a sandbox that was tried on this ma
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -23,6 +23,12 @@ class Found(Protocol):
     @property
     def sentences(self) -> tuple[str, ...]:
         """Why it is this one, for the owner."""
+        ...
+
+    @property
+    def recheck(self) -> Callable[[], Awaitable[Isolation | None]]:
+        """In a running event loop: tries it anew where the tool, a driver or anything else has changed that its finding depends on.
+        None where nothing has. Raises NoSandbox when it does not hold any more."""
         ...
 
 
@@ -53,17 +59,17 @@ if sys.platform == "linux":
     def _bubblewrap(data_dir: Path, _image: str | None) -> Found:
         from idle_accelerator.agent.sandbox import trial  # noqa: PLC0415  # takes a while, and not every agent needs it
 
-        return trial.find(trial.bubblewrap_here(data_dir), data_dir)
+        return trial.find(lambda: trial.bubblewrap_here(data_dir), data_dir)
 
     def _landlock(data_dir: Path, _image: str | None) -> Found:
         from idle_accelerator.agent.sandbox import trial  # noqa: PLC0415  # as above
 
-        return trial.find(trial.landlock_here(data_dir), data_dir)
+        return trial.find(lambda: trial.landlock_here(data_dir), data_dir)
 
     def _container(data_dir: Path, image: str | None) -> Found:
         from idle_accelerator.agent.sandbox import trial  # noqa: PLC0415  # as above
 
-        return trial.find(trial.container_here(data_dir, image), data_dir)
+        return trial.find(lambda: trial.container_here(data_dir, image), data_dir)
 
 else:
     _bubblewrap = _landlock = _container = _elsewhere

@@ -8,7 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -63,6 +63,8 @@ class Candidate:
     """Its program or system call with the version, for people."""
     depends_on: Mapping[str, str]
     """What a finding depends on, beside kernel, agent, Python, user and drivers."""
+    tidy: Callable[[], None] | None = None
+    """Removes what an agent that crashed has left of it; to be called when no guest runs. Raises NoSandbox."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,8 @@ class Found:
     sandbox: probe.Tried
     isolation: Isolation
     sentences: tuple[str, ...]
+    recheck: Callable[[], Awaitable[Isolation | None]]
+    """See ``tiers.Found``."""
 
 
 def bubblewrap_here(data_dir: Path) -> Candidate:
@@ -139,10 +143,10 @@ def container_here(data_dir: Path, image: str | None = None) -> Candidate:
         )
     user = guest_user.find()
     sandbox = container.ContainerSandbox(Path(program), image, data_dir=data_dir, user=user)
-    sandbox.remove_leftovers()
     version = _said(program, "--version") or program
     return Candidate(
         sandbox=sandbox,
+        tidy=sandbox.remove_leftovers,
         what=f"{version} with {_said(container.RUNTIME, '--version').partition(chr(10))[0]}",
         depends_on={
             "podman": version,
@@ -153,16 +157,28 @@ def container_here(data_dir: Path, image: str | None = None) -> Candidate:
     )
 
 
-def find(candidate: Candidate, data_dir: Path) -> Found:
-    """Blocks for about a second where it has to be tried; must not be called in a running event loop. Raises NoSandbox."""
+def find(make: Callable[[], Candidate], data_dir: Path) -> Found:
+    """What ``make`` finds, tried. Blocks for about a second where it has to be; must not be called in a running event loop.
+
+    Raises NoSandbox.
+    """
+    candidate = make()
+    if candidate.tidy is not None:
+        candidate.tidy()
     isolation = remembered(candidate, data_dir)
     if isolation is None:
         isolation = asyncio.run(tried(candidate, data_dir))
+
+    async def recheck() -> Isolation | None:
+        fresh = await asyncio.to_thread(make)
+        return None if remembered(fresh, data_dir) is not None else await tried(fresh, data_dir)
+
     tier = candidate.sandbox.tier
     return Found(
         sandbox=candidate.sandbox,
         isolation=isolation,
         sentences=(f"tier {tier} ({candidate.what}): tried on this machine, it holds.",),
+        recheck=recheck,
     )
 
 
@@ -180,7 +196,7 @@ async def tried(candidate: Candidate, data_dir: Path) -> Isolation:
         raise NoSandbox(
             f"{candidate.what} is there, but makes no sandbox on this machine. {error.message}",
             failing="tier",
-            hint=f"{_mend(error.message) if tier == 'bubblewrap' else error.hint}, {TRUST}",
+            hint=_hint(tier, error),
         ) from error
     failing = ways.failing(isolation)
     if failing:
@@ -192,7 +208,7 @@ async def tried(candidate: Candidate, data_dir: Path) -> Isolation:
         raise NoSandbox(
             f"{candidate.what} was tried on this machine, and does not hold: {listed}.",
             failing=next(iter(failing)),
-            hint=f"{_NEWER[tier]}, {TRUST}",
+            hint=f"{_NEWER[tier]}, {TRUST}" if tier == "bubblewrap" else _NEWER[tier],
         )
     entry = {"key": _key(candidate), "isolation": isolation.model_dump(mode="json")}
     _write(kept, {**_read(kept), tier: entry})
@@ -246,6 +262,14 @@ def _forget(path: Path, tier: str) -> None:
     values = _read(path)
     if values.pop(tier, None) is not None:
         _write(path, values)
+
+
+def _hint(tier: str, error: SpawnFailed) -> str:
+    if tier == "bubblewrap":
+        return f"{_mend(error.message)}, {TRUST}"
+    if "Permission denied" in error.message and os.geteuid() == 0:
+        return "See that the guests' user may read the agent's Python: install it where everybody may, such as /opt"
+    return error.hint or ""
 
 
 def _mend(said: str) -> str:

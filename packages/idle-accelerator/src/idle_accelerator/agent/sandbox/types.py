@@ -41,8 +41,8 @@ __all__ = [
 
 
 TRUST: Final = (
-    "or name a weaker way: --sandbox landlock where you trust who submits by name, --sandbox container where you have podman or"
-    " docker, --sandbox process where you trust everybody who has the pool's key"
+    "or name another way: --sandbox container where you have podman, --sandbox landlock where you trust who submits by name,"
+    " --sandbox process where you trust everybody who has the pool's key"
 )
 """The end of every hint of NoSandbox."""
 
