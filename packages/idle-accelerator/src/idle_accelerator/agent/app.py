@@ -29,6 +29,7 @@ from idle_accelerator.agent.single import Workshop
 from idle_accelerator.agent.workspace import BlobCache, Workspaces
 from idle_accelerator.core.reclaim import DEFAULT_GRACE_S, DEFAULT_VACATE_AFTER_S
 from idle_accelerator.errors import Conflict, InvalidInput, Unavailable
+from idle_accelerator.wire.isolation import Isolation, RanUnder
 from idle_accelerator.wire.nodes import Enrolled, NodeFacts, Offer
 from idle_accelerator.wire.reasons import reason, render
 from idle_sense import InvalidPolicy, Monitor, Policy
@@ -141,6 +142,7 @@ class _Agent:
         """Until a signal asks for the end; then hands back everything."""
         _on_stop_signals(asyncio.get_running_loop(), self._stop.set)
         runner = self._runner = make_runner(self._changed)
+        runner.ran_under = _stamp(self._chosen.isolation)
         self._owner.on_change = lambda: self._reconsider(runner)
         helpers = [
             asyncio.create_task(self._owner.watch(), name="owner"),
@@ -254,6 +256,8 @@ class _Agent:
                     "isolation: something has changed; tier %s was tried anew, and holds", isolation.tier
                 )
                 self._facts = self._facts.model_copy(update={"isolation": isolation})
+                if self._runner is not None:
+                    self._runner.ran_under = _stamp(isolation)
                 if self._session is not None:
                     self._session.tell_facts(isolation)
         await asyncio.Event().wait()
@@ -287,6 +291,13 @@ class _Agent:
             control.write_status(self._config.data_dir, status)
         except OSError as error:
             _log.warning("the status file cannot be written: %s", error)
+
+
+def _stamp(isolation: Isolation) -> RanUnder | None:
+    """None where nothing is claimed."""
+    if isolation.probed_at is None:
+        return None
+    return RanUnder(tier=isolation.tier, probed_at=isolation.probed_at)
 
 
 async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:

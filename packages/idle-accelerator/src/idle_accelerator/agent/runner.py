@@ -18,6 +18,7 @@ from idle_accelerator.core.reclaim import Action, Instruction, next_deadline_s, 
 from idle_accelerator.core.resources import demand, minus, times
 from idle_accelerator.wire.exchange import ExchangeAnswer, Order
 from idle_accelerator.wire.ids import AttemptRef
+from idle_accelerator.wire.isolation import RanUnder
 from idle_accelerator.wire.jobs import Function, JobSpec
 from idle_accelerator.wire.nodes import Offer
 from idle_accelerator.wire.reasons import Reason, reason
@@ -53,6 +54,8 @@ class Runner:
         self._availability = availability
         self._on_change = on_change
         self.hand = Hand()
+        self.ran_under: RanUnder | None = None
+        """What keeps the attempts that come from now on apart from the owner."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._dying: set[Guest] = set()
         self._poke = asyncio.Event()
@@ -105,7 +108,9 @@ class Runner:
             for task_index, epoch in grant.attempts:
                 ref = AttemptRef(grant.job_id, task_index, epoch)
                 if self._shop.outbox.hold(ref):
-                    self._accept(Attempt(ref=ref, spec=spec, grace_s=self._limits.grace_s))
+                    self._accept(
+                        Attempt(ref=ref, spec=spec, grace_s=self._limits.grace_s, ran_under=self.ran_under)
+                    )
         for order in answer.orders:
             self._obey(order)
         if answer.grants or answer.orders:

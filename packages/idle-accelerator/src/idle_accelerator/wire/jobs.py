@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from idle_accelerator.wire.checkpoints import CheckpointView, Progress
 from idle_accelerator.wire.ids import MAX_TASKS, Digest, JobId
+from idle_accelerator.wire.isolation import Isolation, RanUnder
 from idle_accelerator.wire.model import WireModel
 from idle_accelerator.wire.payload import Payload, RemoteError
 from idle_accelerator.wire.reasons import ReasonView
@@ -181,6 +182,7 @@ class Usage(WireModel):
     suspended_s: float = Field(default=0.0, ge=0)
     cpu_s: float | None = Field(default=None, ge=0)
     max_rss_bytes: int | None = Field(default=None, ge=0, le=1 << 60)
+    ran_under: RanUnder | None = Field(default=None, description="None: a plain process.")
 
 
 class AttemptView(WireModel):
@@ -193,6 +195,10 @@ class AttemptView(WireModel):
     reason: ReasonView | None = None
     exit_code: int | None = None
     usage: Usage | None = None
+    isolation: Isolation | None = Field(
+        default=None,
+        description="What its sandbox held; None for a plain process, and where the node was tried anew since.",
+    )
 
 
 class TaskView(WireModel):
