@@ -20,6 +20,7 @@ NAME: Final = "idle-guest"
 VARIABLE: Final = "IDLE_GUEST_USER"
 """Names another one; a number is taken as well, of which no account has to know."""
 MAKE: Final = f"sudo useradd --system --no-create-home --shell /usr/sbin/nologin {NAME}"
+_PASS: Final = 0o710
 _STREAMS: Final = (0, 1, 2)
 
 
@@ -81,6 +82,17 @@ def hand_over_streams(pid: int, user: GuestUser) -> None:
         with contextlib.suppress(OSError):  # closed, or it has ended
             if stat.S_ISFIFO(os.stat(path).st_mode):  # noqa: PTH116  # as above
                 os.chown(path, user.uid, user.gid)
+
+
+def let_pass(workspace: Path, data_dir: Path, user: GuestUser) -> None:
+    """Open the folders of the agent's above a workspace to this user's group, to pass through and no more. Raises OSError."""
+    for folder in workspace.parents:
+        if not folder.is_relative_to(data_dir):
+            return
+        found = folder.stat()
+        if found.st_gid != user.gid or not found.st_mode & stat.S_IXGRP:
+            os.chown(folder, -1, user.gid)
+            folder.chmod(_PASS)
 
 
 def closed_to(path: Path, user: GuestUser) -> Path | None:

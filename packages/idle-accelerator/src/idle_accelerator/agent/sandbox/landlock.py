@@ -161,6 +161,8 @@ class LandlockSandbox:
         try:
             if self.user is not None:
                 guest_user.hand_over(spec.workspace, self.user)
+                if self._view.hidden is not None:
+                    guest_user.let_pass(spec.workspace.resolve(), self._view.hidden, self.user)
             plan = os.memfd_create("guest", os.MFD_CLOEXEC)
         except OSError as error:
             raise SpawnFailed(
