@@ -11,6 +11,8 @@ if sys.platform != "linux":
 
 _FILES_SOFT: Final = 1024
 _FILES_HARD: Final = 16_384
+_WORD_BYTES: Final = 131_072
+"""MAX_ARG_STRLEN of execve(2)."""
 
 
 def of_each() -> dict[int, tuple[int, int]]:
@@ -25,6 +27,11 @@ def check_environment(spec: GuestSpec) -> None:
     """Raises SpawnFailed for what no environment and no command line can hold."""
     if any("\0" in word for word in spec.argv):
         raise SpawnFailed("There is a NUL in the command.", hint="No argument of a program can hold one.")
+    if any(len(word) >= _WORD_BYTES for word in spec.argv):
+        raise SpawnFailed(
+            "An argument of the command is too long.",
+            hint=f"Linux takes less than {_WORD_BYTES >> 10} KiB in one: put it into a file.",
+        )
     for name, value in spec.env.items():
         if not name or "=" in name or "\0" in name + value:
             raise SpawnFailed(
