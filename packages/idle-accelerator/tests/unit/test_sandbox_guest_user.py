@@ -3,6 +3,7 @@
 import os
 import stat
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -63,14 +64,14 @@ def test_the_guests_group_may_pass_to_a_workspace_and_read_nothing_on_the_way(tm
     assert tmp_path.stat().st_mode == before, "what is above the agent's folder is its owner's affair"
 
 
-def test_a_folder_through_which_the_guests_may_not_pass_is_named(tmp_path: Path) -> None:
-    open_, closed = tmp_path / "open", tmp_path / "open" / "closed"
-    (closed / "data").mkdir(parents=True)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        if folder.stat().st_uid == os.geteuid():
-            folder.chmod(0o755)
-    open_.chmod(0o755)
-    closed.chmod(0o700)
-    assert guest_user.closed_to(closed / "data", SOMEBODY) == closed
-    closed.chmod(0o711)
-    assert guest_user.closed_to(closed / "data", SOMEBODY) is None
+def test_a_folder_through_which_the_guests_may_not_pass_is_named() -> None:
+    with tempfile.TemporaryDirectory() as name:  # what is above pytest's own folders is closed
+        open_ = Path(name).resolve()
+        closed = open_ / "closed"
+        (closed / "data").mkdir(parents=True)
+        open_.chmod(0o755)
+        closed.chmod(0o700)
+        assert guest_user.closed_to(closed / "data", SOMEBODY) == closed
+        closed.chmod(0o711)
+        (closed / "data").chmod(0o711)
+        assert guest_user.closed_to(closed / "data", SOMEBODY) is None
