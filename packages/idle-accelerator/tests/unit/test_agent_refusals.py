@@ -29,13 +29,12 @@ class Desk:
 def test_more_memory_than_may_be_asked_for_without_a_hard_limit_is_given_back_and_the_limit_named() -> None:
     desk = Desk()
     shop = cast("Any", SimpleNamespace(outbox=desk, trouble=Trouble(), workspaces=None))
-    limits = Limits(
-        total=Resources(cpus=2, memory_bytes=8 * GIB), vacate_after_s=60, grace_s=5, most_memory_bytes=2 * GIB
-    )
+    limits = Limits(total=Resources(cpus=2, memory_bytes=8 * GIB), vacate_after_s=60, grace_s=5)
     away = Availability(
         lending="in_use", owner=cast("Any", SimpleNamespace(lent=False)), reasons=(), only_jobs=None
     )
     runner = Runner(shop, limits, away, on_change=lambda: None)
+    runner.most_memory_bytes = 2 * GIB
     spec = command_spec("true", requirements=requirements(memory_bytes=3 * GIB))
     grant = Grant(job_id=JOB_ID, spec=spec, attempts=((0, 1),))
     runner.take_in(ExchangeAnswer.model_construct(grants=(grant,), orders=()))

@@ -140,7 +140,7 @@ class Session:
         self._seq += 1
         self._last_offer = self._hands.offer()
         told = self._facts
-        has_news = bool(batch.reports or batch.logs)
+        has_news = batch.has_news
         can_wait = wait_s > 0 and (not has_news or self._outbox.tells_all(batch))
         request = ExchangeRequest(
             incarnation=self._incarnation,
@@ -153,6 +153,8 @@ class Session:
             known_jobs=self._hands.known_jobs(),
             reports=batch.reports,
             logs=batch.logs,
+            checkpoints=batch.checkpoints,
+            progress=batch.progress,
         )
         try:
             answer = await self._link.exchange(self._node_id, request)
@@ -181,6 +183,7 @@ class Session:
                         holding=self._outbox.holding(),
                         reports=batch.reports,
                         logs=batch.logs,
+                        checkpoints=batch.checkpoints,
                     )
                     await self._link.exchange(self._node_id, request)
                     self._outbox.acknowledge(batch)
