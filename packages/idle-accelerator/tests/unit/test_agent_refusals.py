@@ -8,7 +8,9 @@ from pool_builders import GIB, JOB_ID, command_spec, requirements
 from idle_accelerator.agent.availability import Availability
 from idle_accelerator.agent.runner import Limits, Runner
 from idle_accelerator.agent.single import Trouble
+from idle_accelerator.core.reclaim import OwnerState
 from idle_accelerator.wire.exchange import ExchangeAnswer, Grant
+from idle_accelerator.wire.reasons import reason
 from idle_accelerator.wire.resources import Resources
 from idle_accelerator.wire.states import AttemptState
 
@@ -30,9 +32,8 @@ def test_more_memory_than_may_be_asked_for_without_a_hard_limit_is_given_back_an
     desk = Desk()
     shop = cast("Any", SimpleNamespace(outbox=desk, trouble=Trouble(), workspaces=None))
     limits = Limits(total=Resources(cpus=2, memory_bytes=8 * GIB), vacate_after_s=60, grace_s=5)
-    away = Availability(
-        lending="in_use", owner=cast("Any", SimpleNamespace(lent=False)), reasons=(), only_jobs=None
-    )
+    owner = OwnerState(lent=False, lent_jobs=None, reason=reason("owner.returned"), memory_short=False)
+    away = Availability(lending="in_use", owner=owner, reasons=(), only_jobs=None)
     runner = Runner(shop, limits, away, on_change=lambda: None)
     runner.most_memory_bytes = 2 * GIB
     spec = command_spec("true", requirements=requirements(memory_bytes=3 * GIB))
