@@ -4,9 +4,11 @@ from collections.abc import Iterator
 
 from idle_accelerator.core.resources import demand, times
 from idle_accelerator.wire.jobs import Requirements
+from idle_accelerator.wire.network import NetworkOffer, NetworkWish
 from idle_accelerator.wire.nodes import ISOLATION_LINES, NodeFacts, Offer, holds
 from idle_accelerator.wire.reasons import Reason, reason
 
+_HOSTS_LIMIT = 500
 LENDING_NOW = frozenset({"available", "lent"})
 
 
@@ -36,6 +38,7 @@ def lasting_mismatches(requirements: Requirements, facts: NodeFacts, *, node_id:
         if needed is not None and needed != offered:
             reasons.append(reason(code, needed=needed, offered=offered))
     reasons += _isolation_mismatches(requirements, facts)
+    reasons += _network(requirements.network, facts.network)
     for name, needed in requirements.labels.items():
         offered = facts.labels.get(name)
         if offered != needed:
@@ -62,6 +65,20 @@ def _isolation_mismatches(requirements: Requirements, facts: NodeFacts) -> Itera
         if line in ISOLATION_LINES and (held is None or not holds(held, line)):
             offered = "nothing" if held is None else str(getattr(held, line))
             yield reason("match.isolation", line=line, offered=offered)
+
+
+def _network(wish: NetworkWish, lent: NetworkOffer) -> tuple[Reason, ...]:
+    if not wish.asks:
+        return ()
+    if wish.open:
+        return () if lent.is_open else (reason("match.network_open"),)
+    lacking = lent.lacking(wish)
+    if not lacking:
+        return ()
+    needed = ", ".join(lacking)
+    if lent.kind == "off":
+        return (reason("match.network_off", needed=needed[:_HOSTS_LIMIT]),)
+    return (reason("match.network", needed=needed[:_HOSTS_LIMIT]),)
 
 
 def present_mismatches(

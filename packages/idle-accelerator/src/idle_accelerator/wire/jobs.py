@@ -10,6 +10,7 @@ from idle_accelerator.wire.checkpoints import CheckpointView, Progress, ResumedV
 from idle_accelerator.wire.ids import MAX_TASKS, Digest, JobId
 from idle_accelerator.wire.isolation import Isolation, RanUnder
 from idle_accelerator.wire.model import WireModel
+from idle_accelerator.wire.network import NO_NETWORK, NetworkWish
 from idle_accelerator.wire.payload import Payload, RemoteError
 from idle_accelerator.wire.reasons import ReasonView
 from idle_accelerator.wire.states import AttemptState, JobState, TaskState
@@ -95,6 +96,7 @@ class Requirements(WireModel):
         description="Lines of the node's isolation that have to hold there, and tiers of which it has to have one.",
         examples=[["net", "mem", "bubblewrap", "container"]],
     )
+    network: NetworkWish = NO_NETWORK
 
 
 class JobSpec(WireModel):
