@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _NEEDED: Final = ("--disable-host-loopback", "--disable-dns", "--userns-path", "--netns-type")
 _ASK_S: Final = 5.0
-_READY_S: Final = 10.0
+_READY_S: Final = 60.0
 _INNER: Final = "10.0.2.0/24"
 _GATEWAY: Final = "10.0.2.2"
 """The second address of --cidr. It stands for this machine, to which --disable-host-loopback closes it."""

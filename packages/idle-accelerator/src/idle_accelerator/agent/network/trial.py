@@ -31,7 +31,7 @@ from idle_accelerator.wire.network import NetworkOffer, NetworkWish
 if sys.platform != "linux":
     raise ImportError("This file is for Linux.")
 
-LIMIT_S: Final = 60.0
+LIMIT_S: Final = 240.0
 _ASK: Final = f"""
 import socket, sys
 with socket.create_connection(("127.0.0.1", {namespace.PROXY_PORT}), timeout=30) as line:
