@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Final
 
 import psutil
 
+from idle_accelerator.agent.network import namespace
 from idle_accelerator.agent.network.consent import OPEN_BY as PROGRAM
-from idle_accelerator.agent.network.namespace import is_own_user
 from idle_accelerator.agent.sandbox import (
     FreezeFailed,
     Guest,
@@ -239,7 +239,7 @@ def _command(net: int, user: int, ready: int) -> tuple[str, ...]:
         "--enable-seccomp",
         *apart,
         f"--ready-fd={ready}",
-        *(() if is_own_user(user) else (f"--userns-path=/proc/self/fd/{user}",)),
+        *(() if namespace.is_own_user(user) else (f"--userns-path=/proc/self/fd/{user}",)),
         "--netns-type=path",
         f"/proc/self/fd/{net}",
         _DEVICE,
