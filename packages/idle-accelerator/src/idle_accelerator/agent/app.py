@@ -16,6 +16,7 @@ from types import FrameType
 from idle_accelerator import locks
 from idle_accelerator.agent import control, taking_up
 from idle_accelerator.agent.checkpoints.saves import DEFAULT_UPLOAD_BYTES_PER_S, Saves
+from idle_accelerator.agent.consent import Consent, agree
 from idle_accelerator.agent.control import AgentStatus, OwnerWord
 from idle_accelerator.agent.fingerprint import fingerprint
 from idle_accelerator.agent.journal import Journal
@@ -67,13 +68,20 @@ class AgentConfig:
     """Lend by the owner's word for so long, from the start on."""
     pool_pid: int | None = None
     """A process whose tree belongs to the pool, such as ``idlectl up`` with its scheduler: its load is not the owner's."""
+    network: str = "off"
+    """What guests in a sandbox may reach: 'off', 'proxy' (``allow_hosts``) or 'open'."""
+    allow_hosts: tuple[str, ...] = ()
+    """As ``wire.hosts.lent_host`` reads them."""
+    network_bytes_per_s: float | None = None
+    """Each guest's, through the proxy. None: as much as there is."""
     sandbox: Choice = "auto"
     """'auto': plain processes for a scheduler on this machine, and for any other the strongest tier that holds."""
     upload_bytes_per_s: float = DEFAULT_UPLOAD_BYTES_PER_S
     """Of checkpoints, all together; 0 is no limit, and none holds for a scheduler on this machine."""
     vacate_after_s: float = DEFAULT_VACATE_AFTER_S
     grace_s: float = DEFAULT_GRACE_S
-    gpus: int | None = None
+    gpus: int | str | None = None
+    """How many graphics cards; or 'all', 'none', or which, such as '0,2'. None: all where guests are plain processes, else none."""
     present_cpus: float = 0.0
     """What may run on while somebody uses the machine; 0: nothing."""
     present_memory_bytes: int | None = None
@@ -106,7 +114,14 @@ def run_agent(config: AgentConfig) -> int:
     try:
         # Before there is an event loop and any work: what is not known yet is tried, which takes a second or two.
         chosen = choose(config.sandbox, scheduler_url=config.scheduler_url, data_dir=config.data_dir)
-        asyncio.run(_run(config, policy, chosen))
+        consent = agree(
+            network=config.network,
+            allow_hosts=config.allow_hosts,
+            bytes_per_s=config.network_bytes_per_s,
+            gpus=config.gpus,
+            isolation=chosen.isolation,
+        )
+        asyncio.run(_run(config, policy, chosen, consent))
     finally:
         lock.close()
     return 0
@@ -299,7 +314,7 @@ class _Agent:
             _log.warning("the status file cannot be written: %s", error)
 
 
-async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
+async def _run(config: AgentConfig, policy: Policy, chosen: Chosen, consent: Consent) -> None:
     """Sets the rooms up, tidies up after an earlier agent that crashed, and runs."""
     if config.lend_for_s is not None:
         control.give_word(config.data_dir, OwnerWord(kind="lend", for_s=config.lend_for_s))
@@ -327,17 +342,24 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
         cpus=config.cpus,
         memory_bytes=config.memory_bytes,
         disk_bytes=config.disk_bytes,
-        gpus=config.gpus,
         labels=config.labels,
-        isolation=chosen.isolation,
+        isolation=consent.isolation,
         idleness=monitor.describe(),
+        gpu_names=consent.gpu_names,
+        network=consent.network,
     )
     for sentence in facts.idleness:
         _log.info("idleness: %s", sentence)
-    for sentence in chosen.sentences:
+    for sentence in (*chosen.sentences, *consent.sentences()):
         _log.info("isolation: %s", sentence)
     outbox = Outbox(journal)
     outbox.recover(journal.unacknowledged)
+    ways = consent.open_ways(
+        config.data_dir,
+        on_moved=monitor.guests().sent,
+        on_began=lambda guest: monitor.guests().add(guest.pid),
+        on_ended=lambda guest: monitor.guests().discard(guest.pid),
+    )
     saves = Saves(link, outbox, upload_bytes_per_s=config.upload_bytes_per_s or None)
     shop = Workshop(
         sandbox=sandbox,
@@ -347,6 +369,8 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
         outbox=outbox,
         journal=journal,
         ledger=monitor.guests(),
+        ways=ways,
+        devices=consent.open_devices(),
         saves=saves,
     )
     owner.rules = taking_up.rules_of(config, facts.resources, policy)
@@ -365,6 +389,8 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
             ),
         )
     finally:
+        if ways is not None:
+            await ways.close()
         watcher.close()
         await saves.close()
         await workspaces.close()

@@ -2,9 +2,11 @@
 
 from idle_accelerator.core.resources import demand, times
 from idle_accelerator.wire.jobs import Requirements
+from idle_accelerator.wire.network import NetworkOffer, NetworkWish
 from idle_accelerator.wire.nodes import NodeFacts, Offer
 from idle_accelerator.wire.reasons import Reason, reason
 
+_HOSTS_LIMIT = 500
 LENDING_NOW = frozenset({"available", "lent"})
 
 
@@ -33,6 +35,7 @@ def lasting_mismatches(requirements: Requirements, facts: NodeFacts, *, node_id:
     ):
         if needed is not None and needed != offered:
             reasons.append(reason(code, needed=needed, offered=offered))
+    reasons += _network(requirements.network, facts.network)
     for name, needed in requirements.labels.items():
         offered = facts.labels.get(name)
         if offered != needed:
@@ -45,6 +48,20 @@ def lasting_mismatches(requirements: Requirements, facts: NodeFacts, *, node_id:
                 )
             )
     return tuple(reasons)
+
+
+def _network(wish: NetworkWish, lent: NetworkOffer) -> tuple[Reason, ...]:
+    if not wish.asks:
+        return ()
+    if wish.open:
+        return () if lent.is_open else (reason("match.network_open"),)
+    lacking = lent.lacking(wish)
+    if not lacking:
+        return ()
+    needed = ", ".join(lacking)
+    if lent.kind == "off":
+        return (reason("match.network_off", needed=needed[:_HOSTS_LIMIT]),)
+    return (reason("match.network", needed=needed[:_HOSTS_LIMIT]),)
 
 
 def present_mismatches(

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from idle_accelerator.wire.checkpoints import CheckpointView, Progress, ResumedView
 from idle_accelerator.wire.ids import MAX_TASKS, Digest, JobId
 from idle_accelerator.wire.model import WireModel
+from idle_accelerator.wire.network import NO_NETWORK, NetworkWish
 from idle_accelerator.wire.payload import Payload, RemoteError
 from idle_accelerator.wire.reasons import ReasonView
 from idle_accelerator.wire.states import AttemptState, JobState, TaskState
@@ -87,6 +88,7 @@ class Requirements(WireModel):
     python: Annotated[str, Field(pattern=r"^3\.\d{1,3}$")] | None = None
     labels: dict[Text, Text] = Field(default_factory=dict, max_length=100)
     node: Text | None = Field(default=None, description="Id or name of the only node that may run it.")
+    network: NetworkWish = NO_NETWORK
 
 
 class JobSpec(WireModel):

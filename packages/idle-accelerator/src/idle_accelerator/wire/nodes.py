@@ -8,6 +8,7 @@ from pydantic import Field
 from idle_accelerator.wire.ids import JobId, NodeId
 from idle_accelerator.wire.jobs import OS
 from idle_accelerator.wire.model import WireModel
+from idle_accelerator.wire.network import NO_OFFER, NetworkOffer
 from idle_accelerator.wire.reasons import Reason, ReasonView
 from idle_accelerator.wire.resources import Resources
 from idle_accelerator.wire.texts import Text
@@ -55,6 +56,7 @@ class NodeFacts(WireModel):
     isolation: Isolation | None = Field(
         default=None, description="What the tier was found to hold; None from agents that do not say."
     )
+    network: NetworkOffer = NO_OFFER
     agent_version: Text = ""
     idleness: tuple[Text, ...] = Field(
         default=(),
