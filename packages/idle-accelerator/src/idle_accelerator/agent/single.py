@@ -301,7 +301,7 @@ class Single:
     async def _go_on_elsewhere(self, exit_code: int) -> AttemptReport:
         """It left because it wanted to. That is free for who has come further; else a task could go round for ever."""
         attempt, watch = self._attempt, self._watch
-        saved = None if watch is None else await watch.end(within_s=OWN_ACCORD_S)
+        saved = None if watch is None else await watch.end(within_s=OWN_ACCORD_S, patiently=True)
         if attempt.stale or attempt.cancelled:
             return self._left()
         if saved is not None:
