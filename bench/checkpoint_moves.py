@@ -174,7 +174,8 @@ def runs_after(job: JobHandle[Any], epoch: int) -> tuple[int, str] | None:
 
 def steps_of(job: JobHandle[Any], epoch: int) -> tuple[int, float, dict[int, float]]:
     """Where it went on from and when, and when each step was done."""
-    begun, *lines = job.logs(epoch=epoch).decode().splitlines()
+    # Whatever was being written at the kill is no line.
+    begun, *lines = job.logs(epoch=epoch).decode().rpartition("\n")[0].splitlines()
     _, step, at = begun.split()
     done = dict(line.split() for line in lines if not line.startswith("end"))
     return int(step), float(at), {int(number): float(moment) for number, moment in done.items()}
