@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from idle_accelerator.errors import InvalidInput
+from idle_accelerator.settings import check_url
 from idle_accelerator.wire.units import format_duration, format_size, parse_duration, parse_size
 from idle_sense.errors import InvalidPolicy
 from idle_sense.quiet_hours import QuietHours
@@ -98,13 +99,6 @@ def _size(value: object, field: str) -> int:
     return parse_size(value, field=field)
 
 
-def _rate(value: object, field: str) -> float:
-    hint = 'Write it as "2M/s": bytes in a second.'
-    if not isinstance(value, str) or not value.strip().endswith("/s"):
-        raise refused(f"{value!r} is no rate.", field=field, hint=hint)
-    return float(parse_size(value.strip().removesuffix("/s"), field=field))
-
-
 def _number(value: object, field: str) -> float:
     if (
         isinstance(value, bool)
@@ -189,10 +183,10 @@ def _pairs(value: Mapping[str, str]) -> str:
 
 
 TEXT: Final = Kind(read=_text)
+URL: Final = Kind(read=lambda value, field: check_url(_text(value, field), field))
 DURATION: Final = Kind(read=_duration, show=format_duration)
 SIZE: Final = Kind(read=_size, show=format_size)
 SOME_SIZE: Final = Kind(read=_some_size, show=format_size)
-RATE: Final = Kind(read=_rate, show=lambda value: f"{format_size(value)}/s")
 CORES: Final = Kind(read=_number, show=lambda value: f"{value:g}")
 SOME_CORES: Final = Kind(read=_some, show=CORES.show)
 COUNT: Final = Kind(read=_count)
@@ -211,6 +205,13 @@ def choices(*every: str) -> Kind:
 
 
 SETTINGS: Final = (
+    Setting(
+        key="scheduler",
+        field="scheduler_url",
+        kind=URL,
+        flag="--scheduler",
+        meaning="whose pool it is lent to; IDLE_SCHEDULER goes before it",
+    ),
     Setting(key="name", field="name", kind=TEXT, flag="--name", meaning="how the pool calls this machine"),
     Setting(
         key="policy",

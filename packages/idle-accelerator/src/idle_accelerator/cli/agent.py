@@ -1,5 +1,6 @@
 """``idlectl agent``."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -148,6 +149,7 @@ def agent(
     pool_pid = lifeline.hold()
     directory = daemons.make_data_dir(data_dir or settings.data_dir() / "agent")
     given: dict[str, Any] = {
+        "scheduler": None if scheduler is None else settings.check_url(scheduler, "--scheduler"),
         "name": name,
         "policy": None if policy is None else check_policy(policy),
         "share.cpus": cpus,
@@ -170,8 +172,12 @@ def agent(
     from idle_accelerator.agent.sandbox import choice  # noqa: PLC0415  # as above
 
     said: dict[str, Any] = terms.values()
-    said["sandbox"] = choice.check(said.get("sandbox", "auto"))
-    place = settings.connection(scheduler, key)
+    try:
+        said["sandbox"] = choice.check(said.get("sandbox", "auto"))
+    except InvalidInput as error:
+        raise InvalidInput(error.message, field=terms.origin("sandbox"), hint=error.hint) from error
+    written = said.pop("scheduler_url", None)
+    place = settings.connection(scheduler or (None if os.environ.get("IDLE_SCHEDULER") else written), key)
     config = AgentConfig(
         scheduler_url=place.url,
         data_dir=directory,
