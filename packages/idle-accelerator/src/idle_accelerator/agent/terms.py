@@ -130,6 +130,20 @@ def _count(value: object, field: str) -> int:
     return value
 
 
+def _cards(value: object, field: str) -> int | str:
+    """How many, or which by number."""
+    if not isinstance(value, str):
+        return _count(value, field)
+    text = value.strip()
+    if text not in ("all", "none") and not re.fullmatch(r"[0-9]+(\s*,\s*[0-9]+)*", text):
+        raise refused(
+            f"{value!r} names no graphics cards.",
+            field=field,
+            hint='Write how many, or "all", "none" or "0,2".',
+        )
+    return text
+
+
 def _truth(value: object, field: str) -> bool:
     if not isinstance(value, bool):
         raise refused(f"{value!r} is neither true nor false.", field=field, hint="Write true or false.")
@@ -190,6 +204,7 @@ SOME_SIZE: Final = Kind(read=_some_size, show=format_size)
 CORES: Final = Kind(read=_number, show=lambda value: f"{value:g}")
 SOME_CORES: Final = Kind(read=_some, show=CORES.show)
 COUNT: Final = Kind(read=_count)
+CARDS: Final = Kind(read=_cards)
 TRUTH: Final = Kind(read=_truth, show=lambda value: str(value).lower())
 TEXTS: Final = Kind(read=_texts, show=_listed)
 HOURS: Final = Kind(read=_hours, show=_listed)
@@ -234,6 +249,13 @@ SETTINGS: Final = (
         kind=TEXT,
         flag="--sandbox",
         meaning="how work is kept apart from you",
+    ),
+    Setting(
+        key="container_image",
+        field="container_image",
+        kind=TEXT,
+        flag="--container-image",
+        meaning="whose programs work sees in the sandbox container",
     ),
     Setting(
         key="lend_for",
@@ -282,7 +304,13 @@ SETTINGS: Final = (
         meaning="memory lent while away",
     ),
     Setting(key="share.disk", field="disk_bytes", kind=SIZE, flag="--disk", meaning="disk lent"),
-    Setting(key="share.gpus", field="gpus", kind=COUNT, meaning="graphics cards lent while away"),
+    Setting(
+        key="share.gpus",
+        field="gpus",
+        kind=CARDS,
+        flag="--gpus",
+        meaning='graphics cards lent while away: how many, or which, such as "0,2"; none in a sandbox if left out',
+    ),
     Setting(
         key="share.present.cpus",
         field="present_cpus",
@@ -310,6 +338,27 @@ SETTINGS: Final = (
         kind=choices(*DURING),
         live=True,
         meaning="what does not end that share: of calls, fullscreen, media, load",
+    ),
+    Setting(
+        key="network.lend",
+        field="network",
+        kind=choice("off", "proxy", "open"),
+        flag="--network",
+        meaning="what work in a sandbox may reach: nothing, the hosts that are allowed, or every public one",
+    ),
+    Setting(
+        key="network.allow",
+        field="allow_hosts",
+        kind=TEXTS,
+        flag="--allow-host",
+        meaning="those hosts, such as pypi.org or *.example.org",
+    ),
+    Setting(
+        key="network.rate",
+        field="network_bytes_per_s",
+        kind=SOME_SIZE,
+        flag="--network-rate",
+        meaning="what each may move a second through the proxy",
     ),
     Setting(
         key="hours.lend",

@@ -177,6 +177,8 @@ def needs(detail: "JobDetail") -> str:
     parts += [f"Python {wanted.python}"] if wanted.python else []
     parts += [f"{name}={value}" for name, value in wanted.labels.items()]
     parts += [f"node {wanted.node}"] if wanted.node else []
+    parts += ["an open network"] if wanted.network.open else []
+    parts += [f"network to {', '.join(wanted.network.hosts)}"] if wanted.network.hosts else []
     parts += [f"at most {format_duration(detail.spec.timeout_s)}"] if detail.spec.timeout_s else []
     parts += [f"{detail.spec.retries} retries"] if detail.spec.retries else []
     return ", ".join(parts)
@@ -290,6 +292,7 @@ def _attempt_row(attempt: "AttemptView") -> tuple[str, ...]:
         used += [f"frozen {format_duration(attempt.usage.suspended_s)}"] if attempt.usage.suspended_s else []
         used += [f"CPU {format_duration(attempt.usage.cpu_s)}"] if attempt.usage.cpu_s is not None else []
         used += [format_size(attempt.usage.max_rss_bytes)] if attempt.usage.max_rss_bytes else []
+        used += [f"in {attempt.usage.ran_under.tier}"] if attempt.usage.ran_under else []
     return (
         str(attempt.epoch),
         attempt.state,

@@ -152,6 +152,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "need.gpus": ("{amount} GPU(s)", "{amount} 块 GPU"),
     "need.label": ("label {name}={value}", "标签 {name}={value}"),
     "need.node": ("only node {name}", "仅节点 {name}"),
+    "need.network": ("network to {hosts}", "网络：{hosts}"),
+    "need.network_open": ("an open network", "开放网络"),
     # tasks
     "tasks.title": ("Tasks", "任务"),
     "tasks.filter": ("State of tasks", "任务状态"),
@@ -261,6 +263,8 @@ TEXTS: dict[str, tuple[str, str]] = {
         "沙箱 “process”：普通进程，**没有隔离**。任务以那台机器上代理账户的权限运行。",
     ),
     "nodes.sandbox": ("Sandbox “{tier}”", "沙箱 “{tier}”"),
+    "nodes.network": ("Network for tasks: {hosts}", "任务可用的网络：{hosts}"),
+    "nodes.network_open": ("Network for tasks: every public host", "任务可用的网络：所有公网主机"),
     "nodes.isolation": (
         "What its sandbox holds, as that machine says:",
         "它的沙箱能保证什么（由那台机器自己说明）：",
