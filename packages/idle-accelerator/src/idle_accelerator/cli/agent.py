@@ -70,7 +70,7 @@ def agent(
         str,
         typer.Option(
             "--sandbox",
-            metavar="auto|bubblewrap|process",
+            metavar="auto|bubblewrap|wasm|process",
             help="How work is kept apart from you. auto: not at all for a scheduler on this machine, by the strongest way that"
             " holds for any other. process: you trust everybody who has the pool's key.",
             rich_help_panel=_LENDING,

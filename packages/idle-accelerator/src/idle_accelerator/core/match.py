@@ -2,7 +2,7 @@
 
 from idle_accelerator.core.resources import demand, times
 from idle_accelerator.wire.jobs import Requirements
-from idle_accelerator.wire.nodes import NodeFacts, Offer
+from idle_accelerator.wire.nodes import ONLY_WASM, NodeFacts, Offer
 from idle_accelerator.wire.reasons import Reason, reason
 
 LENDING_NOW = frozenset({"available", "lent"})
@@ -33,6 +33,10 @@ def lasting_mismatches(requirements: Requirements, facts: NodeFacts, *, node_id:
     ):
         if needed is not None and needed != offered:
             reasons.append(reason(code, needed=needed, offered=offered))
+    if requirements.wasm and not facts.wasm:
+        reasons.append(reason("match.wasm"))
+    if not requirements.wasm and facts.sandbox_tier == ONLY_WASM:
+        reasons.append(reason("match.only_wasm"))
     for name, needed in requirements.labels.items():
         offered = facts.labels.get(name)
         if offered != needed:

@@ -14,8 +14,8 @@ from idle_accelerator.agent.sandbox.types import TRUST, NoSandbox, Sandbox
 from idle_accelerator.errors import InvalidInput
 from idle_accelerator.wire.nodes import Isolation
 
-Choice = Literal["auto", "bubblewrap", "process"]
-CHOICES: Final[tuple[Choice, ...]] = ("auto", "bubblewrap", "process")
+Choice = Literal["auto", "bubblewrap", "wasm", "process"]
+CHOICES: Final[tuple[Choice, ...]] = ("auto", "bubblewrap", "wasm", "process")
 FLAG: Final = "--sandbox"
 
 
@@ -52,6 +52,11 @@ def choose(choice: Choice, *, scheduler_url: str, data_dir: Path) -> Chosen:
             isolation=ways.of_process(),
             sentences=(f"tier process: {why}. Tasks run as your user and can read what you can read.",),
         )
+    if choice == "wasm":
+        from idle_accelerator.agent.sandbox import wasm_trial  # noqa: PLC0415  # only who asks for it needs it
+
+        found = wasm_trial.find(data_dir)
+        return Chosen(sandbox=found.sandbox, isolation=found.isolation, sentences=found.sentences)
     return strongest(data_dir)
 
 
