@@ -1,6 +1,5 @@
 """WebAssembly modules on their way into a job: found, looked at, and put among the input files."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -24,7 +23,7 @@ def is_module(path: Path) -> bool:
         return False
 
 
-def check_module(path: str | os.PathLike[str]) -> Path:
+def check_module(path: str | Path) -> Path:
     """The module's own path. Raises InvalidInput for what no node could run."""
     module = Path(path)
     try:

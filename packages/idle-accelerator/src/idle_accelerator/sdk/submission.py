@@ -50,7 +50,7 @@ class JobOptions(TypedDict, total=False):
     """Running time of one attempt: seconds, or text such as ``10m``."""
     priority: int
     """Higher goes first."""
-    wasm: str | os.PathLike[str] | None
+    wasm: str | Path | None
     """A WebAssembly module (``wasm32-wasip1``) that runs instead of a program; the command is then its arguments."""
     results: Literal["data", "pickle"]
     """Of functions: plain data (wire.codec), or any object by pickle, which is opened from trusted nodes only."""
@@ -101,7 +101,7 @@ def command_draft(command: Sequence[str], *, array: int, options: JobOptions) ->
 
 
 def _module_draft(
-    module: str | os.PathLike[str], arguments: tuple[object, ...], array: int, options: JobOptions
+    module: str | Path, arguments: tuple[object, ...], array: int, options: JobOptions
 ) -> Draft:
     path = modules.check_module(module)
     files = local_files(options.get("inputs") or ())

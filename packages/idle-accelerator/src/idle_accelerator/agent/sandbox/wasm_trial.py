@@ -28,8 +28,7 @@ _MODULE: Final = "hostile.wasm"
 _INTERRUPTED: Final = wasm.TRAP_STATUS + 10
 _STILL_S: Final = 0.1
 _STILL_CPU_S: Final = 0.02
-_BUSY_CPU_S: Final = 0.5
-_LOOK_EVERY_S: Final = 0.02
+_BUSY_S: Final = 0.3
 _LINE_LIMIT: Final = 200
 _COMPILE_S: Final = 20.0
 _COMPILER: Final = "import sys, wasmtime; sys.stdout.buffer.write(wasmtime.wat2wasm(sys.stdin.read()))"
@@ -93,7 +92,7 @@ async def probe(sandbox: Sandbox, folder: Path) -> Isolation:
     """
     try:
         async with asyncio.timeout(LIMIT_S):
-            troubles = breaches(await attempt_all(sandbox, folder))
+            troubles: dict[str, str] = breaches(await attempt_all(sandbox, folder))
             trouble = await _stands_still_and_is_interrupted(sandbox, folder)
             if trouble:
                 troubles["freeze"] = trouble
@@ -128,10 +127,14 @@ async def attempt_all(sandbox: Sandbox, folder: Path) -> WasmSeen:
         if ended.exit_code != 0:
             said = err.decode(errors="replace").strip()
             raise ValueError(f"the hostile module did not report: {said[-_LINE_LIMIT:]}")
-        beside = {entry.name for entry in top.iterdir()} - {SECRET, "workspace"}
-        if not secret.exists():
-            beside.add(f"{SECRET}, which is gone")
-        return read_report(out, marker, tuple(sorted(beside)))
+        return read_report(out, marker, _beside(top))
+
+
+def _beside(top: Path) -> tuple[str, ...]:
+    """What stands in the folder above the workspace and did not."""
+    names = {entry.name for entry in top.iterdir()}
+    gone = (f"{SECRET}, which is gone",) if SECRET not in names else ()
+    return (*sorted(names - {SECRET, "workspace"}), *gone)
 
 
 def read_report(out: bytes, marker: str, escaped: tuple[str, ...] = ()) -> WasmSeen:
@@ -176,8 +179,7 @@ async def _stands_still_and_is_interrupted(sandbox: Sandbox, folder: Path) -> st
             sandbox, Path(name), await compiled(wasm_hostile.ENDLESS), timeout_s=1.0 - wasm.SLACK_S
         )
         try:
-            while guest.usage().cpu_s < _BUSY_CPU_S and guest.usage().processes:
-                await asyncio.sleep(_LOOK_EVERY_S)
+            await asyncio.sleep(_BUSY_S)
             try:
                 guest.freeze()
             except FreezeFailed as error:
