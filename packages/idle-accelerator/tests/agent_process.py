@@ -80,6 +80,11 @@ class AgentProcess:
         self._process.kill()
         self._process.wait(timeout=_DEADLINE_S)
 
+    def suspend(self) -> None:
+        """It does nothing more, so that a test can look at what it has done so far before it is killed."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
     def stop(self) -> int:
         """Asks it to stop, as Ctrl-C does; returns its exit status."""
         assert self._process is not None
@@ -102,6 +107,6 @@ def lives(process: psutil.Process) -> bool:
 
 def _is_helper(process: psutil.Process) -> bool:
     try:
-        return any(part.endswith(("keeper.py", "template.py")) for part in process.cmdline())
+        return any(part.endswith(("keeper.py", "template.py", "watch.py")) for part in process.cmdline())
     except psutil.Error:
         return True

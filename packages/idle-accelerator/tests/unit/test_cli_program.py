@@ -30,6 +30,7 @@ COMMANDS = [
     "lend",
     "pause",
     "resume",
+    "terms",
     "doctor",
 ]
 

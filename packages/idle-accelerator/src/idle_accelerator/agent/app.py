@@ -14,18 +14,21 @@ from pathlib import Path
 from types import FrameType
 
 from idle_accelerator import locks
-from idle_accelerator.agent import control
+from idle_accelerator.agent import control, taking_up
+from idle_accelerator.agent.checkpoints.saves import DEFAULT_UPLOAD_BYTES_PER_S, Saves
 from idle_accelerator.agent.control import AgentStatus, OwnerWord
 from idle_accelerator.agent.fingerprint import fingerprint
 from idle_accelerator.agent.journal import Journal
 from idle_accelerator.agent.link import Link
 from idle_accelerator.agent.outbox import Outbox
 from idle_accelerator.agent.owner import OwnerWatch
-from idle_accelerator.agent.runner import Limits, Runner
+from idle_accelerator.agent.owner_file import OwnerFile
+from idle_accelerator.agent.runner import Runner
 from idle_accelerator.agent.sandbox import kill_leftovers
 from idle_accelerator.agent.sandbox.choice import Choice, Chosen, choose
 from idle_accelerator.agent.session import UNKNOWN_NODE, Session
 from idle_accelerator.agent.single import Workshop
+from idle_accelerator.agent.watcher import Stopped, Watcher
 from idle_accelerator.agent.workspace import BlobCache, Workspaces
 from idle_accelerator.core.reclaim import DEFAULT_GRACE_S, DEFAULT_VACATE_AFTER_S
 from idle_accelerator.errors import Conflict, InvalidInput, Unavailable
@@ -33,6 +36,7 @@ from idle_accelerator.wire.nodes import Enrolled, NodeFacts, Offer
 from idle_accelerator.wire.reasons import reason, render
 from idle_sense import InvalidPolicy, Monitor, Policy
 from idle_sense.history import History
+from idle_sense.quiet_hours import QuietHours
 
 _log = logging.getLogger(__name__)
 IDENTITY_FILE = "identity.json"
@@ -65,8 +69,23 @@ class AgentConfig:
     """A process whose tree belongs to the pool, such as ``idlectl up`` with its scheduler: its load is not the owner's."""
     sandbox: Choice = "auto"
     """'auto': plain processes for a scheduler on this machine, and for any other the strongest tier that holds."""
+    upload_bytes_per_s: float = DEFAULT_UPLOAD_BYTES_PER_S
+    """Of checkpoints, all together; 0 is no limit, and none holds for a scheduler on this machine."""
     vacate_after_s: float = DEFAULT_VACATE_AFTER_S
     grace_s: float = DEFAULT_GRACE_S
+    gpus: int | None = None
+    present_cpus: float = 0.0
+    """What may run on while somebody uses the machine; 0: nothing."""
+    present_memory_bytes: int | None = None
+    present_gpus: int = 0
+    present_during: tuple[str, ...] = ()
+    """What of ``terms.DURING`` does not end that."""
+    hours: tuple[QuietHours, ...] = ()
+    """When lending is allowed; empty: always."""
+    on_battery: str = "vacate"
+    """One of ``terms.ON_BATTERY``."""
+    owner_file: OwnerFile | None = field(default=None, compare=False)
+    """Where the terms come from, for changes while the agent runs; None: nowhere."""
 
 
 def run_agent(config: AgentConfig) -> int:
@@ -102,6 +121,8 @@ def _policy_of(config: AgentConfig) -> Policy:
             hint=f"Use one of: {', '.join(_POLICIES)}.",
         )
     policy = make()
+    if config.on_battery == "lend":
+        policy = replace(policy, lend_on_battery=True)
     if config.input_idle_s is not None:
         try:
             policy = replace(policy, input_idle_s=config.input_idle_s)
@@ -124,12 +145,27 @@ class _Agent:
         self._connected = False
         self._status_due = asyncio.Event()
         self._stop = asyncio.Event()
+        self._settling: set[asyncio.Task[None]] = set()
+
+    def stopped(self, stopped: Stopped) -> None:
+        """The watcher has frozen guests: see what idle-sense makes of that input, then take it over."""
+        if self._runner is not None:
+            task = asyncio.create_task(self._settle(self._runner, stopped), name="settle")
+            self._settling.add(task)
+            task.add_done_callback(self._settling.discard)
+
+    async def _settle(self, runner: Runner, stopped: Stopped) -> None:
+        if stopped.input_at_s is not None:
+            await self._owner.look_now()
+        runner.settle(stopped)
 
     async def run(self, outbox: Outbox, make_runner: Callable[[Callable[[], None]], Runner]) -> None:
         """Until a signal asks for the end; then hands back everything."""
         _on_stop_signals(asyncio.get_running_loop(), self._stop.set)
         runner = self._runner = make_runner(self._changed)
         self._owner.on_change = lambda: self._reconsider(runner)
+        terms = taking_up.TakingUp(self._config, self._owner, runner, self._facts.resources, _policy_of)
+        self._owner.look_for_terms = terms.look
         helpers = [
             asyncio.create_task(self._owner.watch(), name="owner"),
             asyncio.create_task(runner.watch_deadlines(), name="deadlines"),
@@ -242,6 +278,8 @@ class _Agent:
     def _write_status(self, *, lending: str | None = None) -> None:
         now = self._owner.now()
         troubles = self._runner.troubles() if self._runner is not None else ()
+        if self._config.owner_file is not None and self._config.owner_file.problem is not None:
+            troubles = (*troubles, self._config.owner_file.problem)
         status = AgentStatus(
             pid=os.getpid(),
             word_id=self._owner.word_id,
@@ -289,6 +327,7 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
         cpus=config.cpus,
         memory_bytes=config.memory_bytes,
         disk_bytes=config.disk_bytes,
+        gpus=config.gpus,
         labels=config.labels,
         isolation=chosen.isolation,
         idleness=monitor.describe(),
@@ -299,6 +338,7 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
         _log.info("isolation: %s", sentence)
     outbox = Outbox(journal)
     outbox.recover(journal.unacknowledged)
+    saves = Saves(link, outbox, upload_bytes_per_s=config.upload_bytes_per_s or None)
     shop = Workshop(
         sandbox=sandbox,
         workspaces=workspaces,
@@ -307,13 +347,26 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
         outbox=outbox,
         journal=journal,
         ledger=monitor.guests(),
+        saves=saves,
     )
-    limits = Limits(total=facts.resources, vacate_after_s=config.vacate_after_s, grace_s=config.grace_s)
+    owner.rules = taking_up.rules_of(config, facts.resources, policy)
+    limits = taking_up.limits_of(config, facts.resources)
+    agent = _Agent(config, owner, link, facts)
+    watcher = Watcher(input_idle_s=policy.input_idle_s, on_stopped=agent.stopped)
     try:
-        await _Agent(config, owner, link, facts).run(
-            outbox, lambda on_change: Runner(shop, limits, owner.now(), on_change=on_change)
+        await agent.run(
+            outbox,
+            lambda on_change: Runner(
+                shop,
+                limits,
+                owner.now(),
+                on_change=on_change,
+                watcher=watcher if policy.watch_input and watcher.serves else None,
+            ),
         )
     finally:
+        watcher.close()
+        await saves.close()
         await workspaces.close()
         await asyncio.to_thread(monitor.close)
         await asyncio.to_thread(history.close)

@@ -36,13 +36,14 @@ def fingerprint(
     cpus: float | None,
     memory_bytes: int | None,
     disk_bytes: int | None,
+    gpus: int | None = None,
     labels: Mapping[str, str],
     isolation: Isolation,
     idleness: tuple[str, ...],
 ) -> NodeFacts:
     """The node's facts. None means: as much as is polite to lend. Raises InvalidInput for more than there is."""
     # A sandbox without devices has no card to lend: tasks that ask for one are not to come here.
-    gpu_names = nvidia_names() if isolation.tier == "process" else []
+    gpu_names = (nvidia_names() if isolation.tier == "process" else [])[:gpus]
     return NodeFacts(
         name=_text(name or socket.gethostname().split(".")[0] or "node"),
         os=operating_system(),

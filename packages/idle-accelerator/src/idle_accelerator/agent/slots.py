@@ -362,7 +362,7 @@ class Slot:
             elif attempt.vacating_at_s is not None:
                 outbox.finish(ended_by_us(attempt))
             elif blamed == (attempt.ref.task_index, attempt.ref.epoch):
-                report = attempt.report(AttemptState.FAILED, death_reason(death))
+                report = attempt.report(AttemptState.FAILED, death_reason(death, attempt.spec))
                 outbox.finish(report.model_copy(update={"usage": attempt.usage()}))
             else:
                 innocent.append(attempt)

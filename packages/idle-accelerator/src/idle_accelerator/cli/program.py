@@ -10,7 +10,20 @@ from typing import Annotated, Any
 import typer
 
 from idle_accelerator import __version__
-from idle_accelerator.cli import agent, doctor, jobs, logs, nodes, owner, result, scheduler, submit, up, web
+from idle_accelerator.cli import (
+    agent,
+    doctor,
+    jobs,
+    logs,
+    nodes,
+    owner,
+    result,
+    scheduler,
+    submit,
+    terms,
+    up,
+    web,
+)
 from idle_accelerator.cli.help_pages import HelpCommand, HelpGroup
 from idle_accelerator.cli.terminal import say, show, show_error
 from idle_accelerator.errors import IdleError
@@ -90,6 +103,7 @@ _add(
 _add("lend", owner.lend, _MACHINE, "idlectl lend --for 10m\nidlectl lend --for 2h --job jx3k")
 _add("pause", owner.pause, _MACHINE, "idlectl pause\nidlectl pause --for 1h")
 _add("resume", owner.resume, _MACHINE, "idlectl resume")
+_add("terms", terms.terms, _MACHINE, "idlectl terms\nidlectl terms --owner-file my.toml --json")
 _add("doctor", doctor.doctor, _MACHINE, "idlectl doctor --json")
 
 

@@ -60,5 +60,7 @@ def present_mismatches(
     if offer.only_jobs is not None and job_id not in offer.only_jobs:
         return (reason("match.only_jobs"), *(item for item in offer.reasons if item.code == "lend.hint"))
     if times(offer.free, demand(requirements)) < 1:
+        if shared := tuple(item for item in offer.reasons if item.code == "node.shared"):
+            return shared
         return (reason("wait.busy", cpus=facts.resources.cpus),)
     return ()

@@ -16,7 +16,7 @@ ONLY_WASM: Final = "wasm"
 """The tier of a node that has no sandbox but WebAssembly, and takes nothing else."""
 Lending = Literal["available", "settling", "in_use", "paused", "lent", "draining", "offline"]
 """available: idle and lent · settling: idle, but not yet for long enough · in_use: its owner needs it · paused: by its
-owner's word · lent: by its owner's word, though in use · draining: takes nothing new · offline: the scheduler hears nothing."""
+owner's word · lent: by its owner's word or file, though in use · draining: takes nothing new · offline: the scheduler hears nothing."""
 
 
 class Isolation(WireModel):

@@ -226,6 +226,7 @@ async def spawn(launch: Launch, *, start: Start | None = None, locked: bool = Fa
             jobobject.ntdll().NtSetInformationProcess(
                 handle, _IO_PRIORITY, ctypes.byref(lowest), ctypes.sizeof(lowest)
             )
+            jobobject.spare_power(handle)
         jobobject.ntdll().NtResumeProcess(handle)
     except BaseException:
         await asyncio.shield(guest.kill())
@@ -238,7 +239,11 @@ def found_mechanisms() -> tuple[Mechanism, ...]:
     return (
         Mechanism(purpose="freeze", how="NtSuspendProcess for each process of the job object"),
         Mechanism(purpose="kill", how="TerminateJobObject"),
-        Mechanism(purpose="cpu", how="IDLE_PRIORITY_CLASS"),
+        Mechanism(purpose="cpu", how="IDLE_PRIORITY_CLASS and EcoQoS"),
+        Mechanism(
+            purpose="share", how="", lacking="Guests have job objects of their own, and none that holds all."
+        ),
+        Mechanism(purpose="disk", how="IoPriorityVeryLow"),
         Mechanism(purpose="memory", how="JobMemoryLimit of the job object"),
         Mechanism(purpose="processes", how="ActiveProcessLimit of the job object"),
     )

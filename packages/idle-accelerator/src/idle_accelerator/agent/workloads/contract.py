@@ -8,6 +8,7 @@
 ``IDLE_THREADS``            how many threads to use; the usual numeric libraries are told as well
 ``IDLE_CHECKPOINT_DIR``     where to save what a later attempt can go on from
 ``IDLE_RESUME_FROM``        the checkpoint to go on from; empty on the first run
+``IDLE_PROGRESS_FILE``      where to say how far the task is, as JSON: {"done_ratio": 0.4, "note": "epoch 40 of 100"}
 ``IDLE_VACATE_FILE``        this file appears, and SIGTERM comes (CTRL_BREAK on Windows), when it is time to save and leave
 ``IDLE_GRACE_S``            seconds from that notice to the kill; may be 0
 ==========================  =====================================================================================
@@ -97,6 +98,7 @@ def task_environment(
         "IDLE_THREADS": str(max(1, threads)),
         "IDLE_CHECKPOINT_DIR": str(places.checkpoint_dir(workspace)),
         "IDLE_RESUME_FROM": "" if resume_from is None else str(resume_from),
+        "IDLE_PROGRESS_FILE": str(places.progress_file(workspace)),
         "IDLE_VACATE_FILE": str(places.vacate_file(workspace)),
         "IDLE_GRACE_S": f"{grace_s:g}",
     }
