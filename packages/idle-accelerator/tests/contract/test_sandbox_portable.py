@@ -14,8 +14,8 @@ from idle_accelerator.agent.sandbox.attempts import Seen
 
 LUCK = {"metadata", "internet", "read_home", "write_home"}
 """Depend on the machine's network and on what lies in its home directory."""
-OWN_THERE = {"write_temporary", "listen", "write_home"}
-"""In bubblewrap a guest has a /tmp and a network of its own; with root's home in nothing that is shown, no folder to write to."""
+OWN_THERE = {"write_temporary", "listen", "write_home", "write_agent_data"}
+"""In bubblewrap a guest has a network and a /tmp of its own, in which the folders of this test lie."""
 
 
 @pytest.fixture(scope="module")
