@@ -98,6 +98,20 @@ def test_a_checkpoint_of_an_attempt_that_is_over_changes_nothing(bench: StoreBen
     assert kept(bench) == [(0, 2, 2), (0, 1, 1)]
 
 
+def test_what_a_later_attempt_saved_is_newer_whatever_its_step(bench: StoreBench) -> None:
+    """It began anew or from an older one, because the higher ones could not be had."""
+    node, job = bench.enrol(), bench.submit(command_spec())
+    (first,) = bench.lease(node, job)
+    for step in (8, 9):
+        bench.exchange(node, holding=[first], checkpoints=[saved(first, step)])
+    bench.exchange(node, holding=[], reports=[report(first, S.VACATED)])
+    (second,) = bench.lease(node, job)
+    bench.exchange(node, holding=[second], checkpoints=[saved(second, 2)])
+    assert kept(bench) == [(0, 2, 2), (0, 1, 9)]
+    bench.exchange(node, holding=[], reports=[report(second, S.VACATED)])
+    assert points(bench.grant(node, job).resume) == [(0, 2), (0, 9)]
+
+
 def test_within_an_attempt_steps_only_rise(bench: StoreBench) -> None:
     """A request that comes late or twice brings what has been overtaken."""
     node, job = bench.enrol(), bench.submit(command_spec())

@@ -1,17 +1,25 @@
 """Whole pools of real processes: what a task saved is there for its next attempt, wherever that runs and whoever was killed."""
 
+import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import cloudpickle
+import psutil
 import pytest
 from agent_process import AgentProcess, until
 from conftest import SchedulerProcess
 from pool_builders import UserClient, command_spec
+from sandbox_guests import bubblewrap
 
 from idle_accelerator.agent import control
 from idle_accelerator.agent.control import OwnerWord
-from idle_accelerator.wire.jobs import LogPage
+from idle_accelerator.wire.checkpoints import CHUNK_BYTES
+from idle_accelerator.wire.jobs import Function, JobSpec, LogPage
+from idle_accelerator.wire.packing import pack
+from idle_accelerator.wire.payload import inline_payload
 from idle_accelerator.wire.states import AttemptState, JobState
 
 StartAgent = Callable[..., AgentProcess]
@@ -160,3 +168,152 @@ def test_what_was_committed_just_before_the_owner_took_the_machine_back_is_not_l
     assert ended(user, job) is JobState.SUCCEEDED
     assert output(user, job) == "from 3\n"
     assert user.task(job, 0).attempts[0].state is AttemptState.VACATED
+
+
+def test_a_function_with_files_of_its_own_goes_on_elsewhere_too(
+    scheduler_process: SchedulerProcess, start_agent: StartAgent, user: UserClient
+) -> None:
+    def work() -> str:
+        import os
+        import sys
+        from pathlib import Path
+
+        start = os.environ["IDLE_RESUME_FROM"]
+        if start:
+            Path("found").write_text("x")
+            return (Path(start) / "state").read_text()
+        home = Path(os.environ["IDLE_CHECKPOINT_DIR"])
+        (home / "step-1").mkdir()
+        (home / "step-1" / "state").write_text("half")
+        (home / "new").write_text("step-1")
+        (home / "new").replace(home / "LATEST")
+        sys.exit(85)
+
+    function = Function(
+        name="work",
+        code=inline_payload(cloudpickle.dumps(work)),
+        arguments=inline_payload(pack([cloudpickle.dumps(((), {}))])),
+        python=f"{sys.version_info.major}.{sys.version_info.minor}",
+    )
+    start_agent(scheduler_process.url)
+    job = user.submit(JobSpec(workload=function, outputs=("found",)))
+    assert ended(user, job) is JobState.SUCCEEDED
+    attempts = user.task(job, 0).attempts
+    assert [(item.state, item.exit_code) for item in attempts] == [
+        (AttemptState.VACATED, 85),
+        (AttemptState.SUCCEEDED, 0),
+    ]
+    (result,) = user.results(job).results
+    assert result.result is not None
+    assert result.result.inline is not None
+    assert b"half" in result.result.inline
+
+
+def test_in_the_sandbox_a_task_finds_its_checkpoint_too(
+    scheduler_process: SchedulerProcess, start_agent: StartAgent, user: UserClient
+) -> None:
+    bubblewrap()
+    start_agent(scheduler_process.url, *LENT, "--sandbox", "bubblewrap")
+    code = (
+        "print(sorted(os.listdir(start)) if start else '-', flush=True)\n"
+        "commit(step + 1, big=bytes(5_000_000))\nsys.exit(0 if step == 1 else 85)"
+    )
+    job = user.submit(saving(code))
+    assert ended(user, job) is JobState.SUCCEEDED
+    assert output(user, job) == "from 1\n['big', 'state']\n"
+    assert len(user.task(job, 0).attempts) == 2
+
+
+def test_nothing_of_the_owners_leaves_by_way_of_a_checkpoint(
+    scheduler_process: SchedulerProcess, start_agent: StartAgent, user: UserClient, tmp_path: Path
+) -> None:
+    """In tier ``process`` the task may read it by itself; the agent must not do it in its stead."""
+    agent = start_agent(scheduler_process.url)
+    token = agent.data_dir / "identity.json"
+    code = (
+        "part = home / 'step-1'\npart.mkdir()\n(part / 'state').write_text('1')\n"
+        f"os.symlink({str(token)!r}, part / 'token')\n"
+        "(home / 'n').write_text('step-1')\nos.replace(home / 'n', home / 'LATEST')\n"
+        "time.sleep(600)"
+    )
+    job = user.submit(saving(code))
+    until(lambda: user.task(job, 0).checkpoint_refused is not None, what="it is refused")
+    refused = user.task(job, 0).checkpoint_refused
+    assert refused is not None
+    assert refused.sentence.startswith("checkpoint step-1 was not taken: token is a link")
+    assert steps(user, job) == []
+    blobs = (scheduler_process.data_dir / "blobs").rglob("*")
+    assert not any(b"token" in path.read_bytes() for path in blobs if path.is_file())
+
+
+class SlowPool:
+    """A scheduler on this machine's own address, so that it counts as far away, and agents that send 1 MiB a second."""
+
+    def __init__(self, start_scheduler: Callable[..., SchedulerProcess], start_agent: StartAgent) -> None:
+        address = next((item for item in _addresses() if not item.startswith("127.")), None)
+        if address is None:
+            pytest.skip("this machine has no IPv4 address but loopback")
+        self.scheduler = start_scheduler(host="0.0.0.0")
+        self._url = f"http://{address}:{self.scheduler.port}"
+        self._start_agent = start_agent
+        self.user = UserClient(self.scheduler.url, key=self.scheduler.key)
+
+    def agent(self) -> AgentProcess:
+        slow = ("--sandbox", "process", "--upload-limit", "1MiB", "--key", self.scheduler.key)
+        return self._start_agent(self._url, *LENT, *slow)
+
+    def large_blobs(self) -> list[Path]:
+        found = (self.scheduler.data_dir / "blobs").rglob("*")
+        return [path for path in found if path.is_file() and path.stat().st_size == CHUNK_BYTES]
+
+
+def _addresses() -> list[str]:
+    return [
+        item.address
+        for of_interface in psutil.net_if_addrs().values()
+        for item in of_interface
+        if item.family is socket.AF_INET
+    ]
+
+
+@pytest.fixture
+def slow(start_scheduler: Callable[..., SchedulerProcess], start_agent: StartAgent) -> SlowPool:
+    return SlowPool(start_scheduler, start_agent)
+
+
+LARGE_SECOND = (
+    "step and sys.exit(0)\ncommit(1)\n"
+    "while not os.path.exists('more'): time.sleep(0.01)\n"
+    "commit(2, big=os.urandom(12 * 1024 * 1024))\ntime.sleep(600)"
+)
+
+
+def go_on(agent: AgentProcess) -> None:
+    (work,) = (agent.data_dir / "work").iterdir()
+    (work / "more").touch()
+
+
+def test_an_agent_killed_in_the_middle_of_an_upload_leaves_the_last_whole_checkpoint(slow: SlowPool) -> None:
+    first = slow.agent()
+    job = slow.user.submit(saving(LARGE_SECOND))
+    until(lambda: steps(slow.user, job) == [1], what="the first is kept")
+    go_on(first)
+    until(lambda: len(slow.large_blobs()) == 1, what="a piece of the second is there")
+    first.kill9()
+    assert steps(slow.user, job) == [1]
+    slow.agent()
+    assert ended(slow.user, job) is JobState.SUCCEEDED
+    assert output(slow.user, job) == "from 1\n"
+
+
+def test_a_scheduler_killed_in_the_middle_of_an_upload_has_the_rest_of_it_later(slow: SlowPool) -> None:
+    agent = slow.agent()
+    job = slow.user.submit(saving(LARGE_SECOND))
+    until(lambda: steps(slow.user, job) == [1], what="the first is kept")
+    go_on(agent)
+    began_s = time.monotonic()
+    until(lambda: len(slow.large_blobs()) == 1, what="a piece of the second is there")
+    slow.scheduler.restart()
+    until(lambda: steps(slow.user, job) == [2, 1], what="the second is kept as well")
+    assert time.monotonic() - began_s >= 11.5, "12 MiB at 1 MiB a second take as long as that"
+    assert agent.guests(), "the task ran all the while"

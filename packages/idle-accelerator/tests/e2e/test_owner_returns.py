@@ -187,3 +187,21 @@ def test_a_share_runs_on_and_the_newest_stands_still_and_the_terms_change_withou
     assert keep_moving(lambda: desk.counts(running=2, frozen=0)), "the last good terms hold"
     (desk.data_dir / "owner.toml").write_text("", encoding="utf-8")
     until(lambda: keep_moving(lambda: desk.counts(running=2, frozen=2)), what="without a share all stop")
+
+
+def test_warm_processes_keep_to_the_share_too(
+    scheduler_process: SchedulerProcess, sit_down: Callable[..., Desk]
+) -> None:
+    desk = sit_down(terms="[share.present]\ncpus = 1\n")
+
+    def spin(number: int) -> int:
+        while number >= 0:
+            pass
+        return number
+
+    with Client(scheduler_process.url) as client:
+        client.map(spin, range(3))
+        until(lambda: desk.counts(running=3, frozen=0), what="three calls run")
+        time.sleep(1.0)
+        until(lambda: (desk.move(), desk.counts(running=3, frozen=2))[1], what="two stand still")
+        until(lambda: desk.counts(running=3, frozen=0), what="they go on when nobody is there")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from pool_builders import command_spec, digest_of, node_facts, offer, report, resources
@@ -43,6 +43,7 @@ S = AttemptState
 CPUS = 3
 NAMES = ("alpha", "beta", "gamma")
 HEALING_ROUNDS = 300
+BEGINNING = (S.LEASED, S.STAGING, S.RUNNING)
 
 
 @dataclass(kw_only=True)
@@ -278,16 +279,38 @@ class TaskLife(RuleBasedStateMachine):
             after = [state for state in AttemptState if may_move(agent.held[ref], state, Mover.AGENT)]
             agent.held[ref] = data.draw(st.sampled_from(after))
 
+    def able(self) -> list[tuple[int, AttemptRef]]:
+        return [
+            (who, ref)
+            for who, agent in enumerate(self.agents)
+            for ref, state in sorted(agent.held.items())
+            if state in (*BEGINNING, S.VACATING)
+        ]
+
+    @precondition(lambda self: self.able())
     @rule(
-        who=st.integers(0, len(NAMES) - 1),
         data=st.data(),
-        missing=st.sampled_from([None, None, "piece", "manifest"]),
+        missing=st.lists(st.sampled_from([None, None, "piece", "manifest"]), min_size=1, max_size=3),
+        heard=st.sampled_from([True, True, False]),
+        then=st.sampled_from([None, S.VACATED, S.VACATED, S.FAILED, S.SUCCEEDED]),
     )
-    def a_task_saves(self, who: int, data: st.DataObject, missing: str | None) -> None:
+    def a_task_runs_and_saves(
+        self, data: st.DataObject, missing: list[str | None], heard: bool, then: AttemptState | None
+    ) -> None:
+        who, ref = data.draw(st.sampled_from(self.able()))
         agent = self.agents[who]
-        able = [ref for ref, state in sorted(agent.held.items()) if state in (S.RUNNING, S.VACATING)]
-        if able:
-            agent.save(data.draw(st.sampled_from(able)), missing=missing)
+        if agent.held[ref] in BEGINNING:
+            agent.held[ref] = S.RUNNING
+        for what in missing:
+            if ref not in agent.held:
+                return
+            agent.save(ref, missing=what)
+            if heard:
+                agent.hear(self._answer(agent, agent.request(), overtaken=False))
+        if then is not None and agent.held.get(ref) in (S.RUNNING, S.VACATING):
+            agent.held[ref] = then
+            if heard:
+                agent.hear(self._answer(agent, agent.request(), overtaken=False))
 
     @precondition(lambda self: any(self.saved.values()))
     @rule(data=st.data())
@@ -467,3 +490,72 @@ TestTaskLife.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+
+
+BUSY = (
+    *("submit",) * 2,
+    *("exchange",) * 8,
+    *("a_task_runs_and_saves",) * 8,
+    "work_goes_on",
+    "a_late_request_arrives",
+    "a_late_answer_arrives",
+    "a_checkpoint_is_lost",
+    "an_agent_crashes",
+    "time_passes",
+    "the_owner_returns_or_leaves",
+    "the_scheduler_restarts",
+)
+"""How often each happens. The machine above takes a few kinds of rules in each run, which seldom are those that a checkpoint needs to move."""
+
+
+@settings(
+    max_examples=int(os.environ.get("IDLE_SIMULATION_EXAMPLES", "30")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(data=st.data())
+def test_a_busy_life_with_checkpoints(data: st.DataObject) -> None:
+    life = TaskLife()
+    try:
+        life.machines_join()
+        for _ in range(int(os.environ.get("IDLE_SIMULATION_STEPS", "40"))):
+            _happen(life, data, data.draw(st.sampled_from(BUSY)))
+            life.what_has_ended_stays_so()
+            life.what_was_saved_is_kept()
+    finally:
+        life.teardown()
+
+
+def _happen(life: TaskLife, data: st.DataObject, what: str) -> None:
+    who = data.draw(st.integers(0, len(NAMES) - 1))
+    match what:
+        case "submit":
+            life.submit(tasks=data.draw(st.integers(1, 3)), retries=2, cpus=1.0, priority=0)
+        case "exchange":
+            fate = data.draw(st.sampled_from(["heard"] * 6 + ["lost", "late", "answer lost", "answer late"]))
+            life.exchange(who=who, fate=fate, overtaken=False)
+        case "a_task_runs_and_saves":
+            if life.able():
+                missing = data.draw(
+                    st.lists(st.sampled_from([None, None, "piece", "manifest"]), min_size=1, max_size=3)
+                )
+                then = data.draw(st.sampled_from([None, S.VACATED, S.VACATED, S.FAILED, S.SUCCEEDED]))
+                heard = data.draw(st.sampled_from([True, True, False]))
+                life.a_task_runs_and_saves(data=data, missing=missing, heard=heard, then=then)
+        case "a_checkpoint_is_lost":
+            if any(life.saved.values()):
+                life.a_checkpoint_is_lost(data=data)
+        case "work_goes_on":
+            life.work_goes_on(who=who, data=data, moves=2)
+        case "a_late_request_arrives":
+            life.a_late_request_arrives(who=who, data=data, again=data.draw(st.booleans()))
+        case "a_late_answer_arrives":
+            life.a_late_answer_arrives(who=who, data=data)
+        case "an_agent_crashes":
+            life.an_agent_crashes(who=who)
+        case "time_passes":
+            life.time_passes(by_s=data.draw(st.sampled_from([1.0, 4.0, LEASE_TTL_S + 1])))
+        case "the_owner_returns_or_leaves":
+            life.the_owner_returns_or_leaves(who=who)
+        case _:
+            life.the_scheduler_restarts(down_s=0.0)

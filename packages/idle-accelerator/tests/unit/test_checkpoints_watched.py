@@ -233,6 +233,18 @@ async def test_at_the_end_the_last_commit_is_sent_though_nobody_has_looked(
     watch.stop()
 
 
+async def test_at_the_end_what_a_round_has_seen_and_not_brought_yet_is_sent_too(
+    task: SavingTask, saves: Saves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_EVERY_S", 3600.0)
+    watch = saves.begin(attempt(), task.workspace)
+    task.commit(8)
+    assert watch.looked() is not None
+    saved = await watch.end(within_s=DEADLINE_S)
+    assert saved is not None
+    watch.stop()
+
+
 async def test_an_end_without_anything_new_gives_what_was_saved_before(
     task: SavingTask, saves: Saves
 ) -> None:

@@ -25,6 +25,7 @@ COMMANDS = [
     "job",
     "logs",
     "result",
+    "checkpoints",
     "cancel",
     "agent",
     "lend",
@@ -74,6 +75,7 @@ def test_client_commands_take_scheduler_and_key(capsys):
         "job",
         "logs",
         "result",
+        "checkpoints",
         "cancel",
         "doctor",
     ):

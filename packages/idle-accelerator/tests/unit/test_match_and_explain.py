@@ -8,7 +8,7 @@ from pool_builders import GIB, JOB_ID, NODE_ID, node_facts, offer, requirements,
 
 from idle_accelerator.core.explain import NODES_SHOWN, NodeStanding, why_waiting
 from idle_accelerator.core.match import lasting_mismatches, present_mismatches
-from idle_accelerator.wire.nodes import Lending, Offer
+from idle_accelerator.wire.nodes import ISOLATION_LINES, Isolation, Lending, Offer
 from idle_accelerator.wire.reasons import reason, render
 
 FACTS = node_facts(labels={"room": "12"})
@@ -57,6 +57,50 @@ def test_all_reasons_are_given_not_only_the_first() -> None:
     assert codes == ["match.cpus", "match.gpus", "match.os"]
 
 
+HELD = Isolation(
+    tier="bubblewrap",
+    **{
+        **dict.fromkeys(ISOLATION_LINES, "by something"),
+        "mem": "none: all that there is",
+        "gpu": "fails: a card",
+    },
+    most_memory_bytes=2 * GIB,
+)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "codes"),
+    [
+        (("net", "fs"), []),
+        (("mem",), ["match.isolation"]),
+        (("gpu", "mem"), ["match.isolation", "match.isolation"]),
+        (("bubblewrap",), []),
+        (("container", "bubblewrap", "net"), []),
+        (("container", "landlock"), ["match.tier"]),
+        (("process", "mem"), ["match.tier", "match.isolation"]),
+    ],
+)
+def test_a_job_asks_for_lines_that_hold_and_for_one_of_the_tiers(
+    wanted: tuple[str, ...], codes: list[str]
+) -> None:
+    facts = node_facts(sandbox_tier="bubblewrap", isolation=HELD)
+    found = lasting_mismatches(requirements(isolation=wanted), facts, node_id=NODE_ID)
+    assert [item.code for item in found] == codes
+    assert all("{" not in render(item) for item in found)
+
+
+def test_a_node_that_says_nothing_of_its_isolation_holds_nothing() -> None:
+    (found,) = lasting_mismatches(requirements(isolation=["net"]), FACTS, node_id=NODE_ID)
+    assert (found.code, found.params["line"]) == ("match.isolation", "net")
+
+
+def test_where_memory_has_no_hard_limit_more_than_the_node_takes_does_not_go_there() -> None:
+    facts = node_facts(sandbox_tier="bubblewrap", isolation=HELD)
+    (found,) = lasting_mismatches(requirements(memory_bytes=3 * GIB), facts, node_id=NODE_ID)
+    assert found.code == "match.memory_unlimited"
+    assert lasting_mismatches(requirements(memory_bytes=2 * GIB), facts, node_id=NODE_ID) == ()
+
+
 def test_a_node_in_use_gives_its_own_reasons() -> None:
     why = (reason("node.paused"), reason("lend.hint"))
     assert present_mismatches(JOB_ID, requirements(), FACTS, offer("paused", reasons=why)) == why
@@ -73,6 +117,13 @@ def test_the_owners_word_lends_to_the_named_jobs_only() -> None:
     assert present_mismatches(JOB_ID, requirements(), FACTS, lent) == ()
     codes = [item.code for item in present_mismatches(other, requirements(), FACTS, lent)]
     assert codes == ["match.only_jobs", "lend.hint"]
+
+
+def test_a_share_that_is_too_small_says_so() -> None:
+    why = (reason("node.shared", cpus=1, total=4), reason("lend.hint"))
+    lent = offer("lent", free=resources(cpus=1), reasons=why)
+    assert present_mismatches(JOB_ID, requirements(), FACTS, lent) == ()
+    assert present_mismatches(JOB_ID, requirements(cpus=2), FACTS, lent) == why[:1]
 
 
 def test_a_full_node_says_so() -> None:

@@ -33,7 +33,7 @@ def write(path: Path, text: str) -> Path:
 
 def config_of(file: OwnerFile) -> AgentConfig:
     values: dict[str, Any] = file.values()
-    return AgentConfig(scheduler_url="http://h", data_dir=file.path.parent, owner_file=file, **values)
+    return AgentConfig(**{"scheduler_url": "http://h", **values}, data_dir=file.path.parent, owner_file=file)
 
 
 def test_every_setting_is_a_field_of_the_agents_configuration() -> None:
@@ -99,6 +99,7 @@ def test_a_flag_goes_before_the_file(tmp_path: Path) -> None:
         ("share = 3\n", "line 1: share", "[share]"),
         ("[share.presnt]\ncpus = 1\n", "line 1: share.presnt", "share.present"),
         ('polcy = "lab"\n', "line 1: polcy", "policy"),
+        ('scheduler = "ftp://h"\n', "line 1: scheduler", "https://HOST:PORT"),
         ('policy = "mine"\n', "line 1: policy", '"lab"'),
         ('on_battery = "no"\n', "line 1: on_battery", '"freeze"'),
         ('[hours]\nlend = ["25:00-26:00"]\n', "line 2: hours.lend", "mon-fri"),

@@ -57,8 +57,11 @@ class Guard:
         """Tell the watch what to do at the first input: ``then`` is what the owner's state will be; None: as it is now."""
         if self._watcher is None:
             return
-        if then is None or not self._hand.has_guests:
-            self._watcher.disarm(needed=self._hand.has_guests)
+        if not self._hand.has_guests:
+            self._watcher.rest()
+            return
+        if then is None:
+            self._watcher.disarm()
             return
         spared: frozenset[str] = frozenset()
         if then.share is not None or then.lent_jobs is not None or self._hand.has_gpus:

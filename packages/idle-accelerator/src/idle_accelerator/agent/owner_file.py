@@ -47,6 +47,11 @@ class OwnerFile:
         """What file and flags say, by field of ``AgentConfig``."""
         return {term.setting.field: term.value for term in (*self._written.values(), *self._given.values())}
 
+    def origin(self, key: str) -> str | None:
+        """Who said it; None: nobody."""
+        term = self._given.get(key) or self._written.get(key)
+        return None if term is None else term.origin
+
     def look(self) -> bool:
         """Read the file anew if it has changed. True when what it says, or what is wrong with it, is another than before."""
         signature = _signature(self.path)

@@ -11,12 +11,15 @@ from typing import Protocol, TypeVar
 
 from idle_accelerator.agent.attempts import Attempt, RunClock
 from idle_accelerator.agent.checkpoints.saves import AFTER_NOTICE_S, OWN_ACCORD_S, Saves, Watch
+from idle_accelerator.agent.devices import Devices
 from idle_accelerator.agent.functions import FunctionCode, outcome_of
 from idle_accelerator.agent.journal import Journal
 from idle_accelerator.agent.link import Link
+from idle_accelerator.agent.network.types import Ways
 from idle_accelerator.agent.outbox import Outbox
 from idle_accelerator.agent.output import StreamPump, cut
 from idle_accelerator.agent.outputs import caps_for, collect_outputs
+from idle_accelerator.agent.provisions import Provision, provide
 from idle_accelerator.agent.sandbox import Guest, GuestExit, GuestSpec, KillFailed, Sandbox, SpawnFailed
 from idle_accelerator.agent.workloads import wasm
 from idle_accelerator.agent.workloads.contract import give_notice, task_environment
@@ -25,7 +28,7 @@ from idle_accelerator.agent.workspace import BlobCache, InputMissing, Workspaces
 from idle_accelerator.errors import IdleError, StorageFull, TooLarge, Unavailable
 from idle_accelerator.wire.checkpoints import GO_ON_ELSEWHERE
 from idle_accelerator.wire.exchange import AttemptReport, LogChunk
-from idle_accelerator.wire.jobs import Command, Function, JobSpec, Wasm
+from idle_accelerator.wire.jobs import Command, Function, JobSpec, Requirements, Wasm
 from idle_accelerator.wire.reasons import Reason, reason, render
 from idle_accelerator.wire.states import AttemptState
 from idle_sense import SenseError
@@ -79,9 +82,17 @@ class Workshop:
     journal: Journal
     ledger: Ledger
     saves: Saves
+    ways: Ways | None = None
+    """None: no guest gets a network from here."""
+    devices: Devices | None = None
+    """None: no graphics card is given, nor told of."""
     trouble: Trouble = field(default_factory=Trouble)
     counted_groups: set[str] = field(default_factory=set[str])
     """Control groups that the ledger knows. They hold the groups of all guests and outlive these, so that nothing is lost with one."""
+
+    def provide(self, job_id: str, requirements: Requirements) -> Provision:
+        """Raises CardsTaken."""
+        return provide(requirements, ways=self.ways, devices=self.devices, job=job_id)
 
     def guest_began(self, guest: Guest) -> None:
         self.journal.guest_started(guest.record)
@@ -123,6 +134,7 @@ class Single:
         self._logs: list[LogChunk] = []
         self._resume_from: Path | None = None
         self._watch: Watch | None = None
+        self._provision = Provision(None, None)
 
     def vacate(self) -> None:
         """The attempt must go: while inputs are fetched at once, later by notice."""
@@ -156,6 +168,7 @@ class Single:
         finally:
             if self._watch is not None:
                 self._watch.stop()
+            self._provision.give_back()
             # After the report is filed: what a task made is not thrown away before it is safe.
             if self._workspace is not None:
                 disk_bytes = self._attempt.spec.requirements.disk_bytes
@@ -177,6 +190,7 @@ class Single:
                 self._preparing = None
             if attempt.vacating_at_s is not None:
                 return self._left()
+            self._provision = self._shop.provide(attempt.ref.job_id, attempt.spec.requirements)
             if isinstance(attempt.spec.workload, Command):
                 return await self._run_command(attempt.spec.workload)
             if isinstance(attempt.spec.workload, Wasm):
@@ -209,14 +223,16 @@ class Single:
                 self._attempt.resumed = restored.resumed
 
     def _environment(self, workspace: Path) -> dict[str, str]:
-        return task_environment(
-            ref=self._attempt.ref,
-            task_count=self._attempt.spec.tasks,
-            threads=self._threads,
-            workspace=workspace,
-            grace_s=self._attempt.grace_s,
-            extra=self._attempt.spec.env,
-            resume_from=self._resume_from,
+        return self._provision.environment(
+            task_environment(
+                ref=self._attempt.ref,
+                task_count=self._attempt.spec.tasks,
+                threads=self._threads,
+                workspace=workspace,
+                grace_s=self._attempt.grace_s,
+                extra=self._attempt.spec.env,
+                resume_from=self._resume_from,
+            )
         )
 
     async def _run_command(self, command: Command) -> AttemptReport:
@@ -228,6 +244,8 @@ class Single:
                 workspace=workspace,
                 env=env,
                 memory_bytes=self._attempt.spec.requirements.memory_bytes or None,
+                network=self._provision.way,
+                devices=self._provision.devices,
             )
         )
         return await self._follow(guest)
@@ -290,7 +308,12 @@ class Single:
             why = trapped
         kept = await self._with_outputs()
         return kept.model_copy(
-            update={"state": AttemptState.FAILED, "reason": why, "exit_code": ended.exit_code, "usage": usage}
+            update={
+                "state": AttemptState.FAILED,
+                "reason": self._provision.explain(why),
+                "exit_code": ended.exit_code,
+                "usage": usage,
+            }
         )
 
     async def _hand_over(self) -> None:
@@ -329,6 +352,8 @@ class Single:
             task_count=self._attempt.spec.tasks,
             grace_s=self._attempt.grace_s,
             memory_bytes=self._attempt.spec.requirements.memory_bytes or None,
+            network=self._provision.way,
+            devices=self._provision.devices,
         )
         self._host = host
         self._begin(host.guest)
@@ -365,6 +390,8 @@ class Single:
             host.let_go()
         kept = await self._with_outputs()
         update: dict[str, object] = {"artifacts": kept.artifacts}
+        if report.state is AttemptState.FAILED:
+            update["reason"] = self._provision.explain(report.reason)
         if report.state is AttemptState.SUCCEEDED and kept.reason is not None:
             update["reason"] = kept.reason
         return report.model_copy(update=update)
@@ -376,7 +403,7 @@ class Single:
         if attempt.stale or attempt.vacating_at_s is not None:
             await self._hand_over()
             return self._left()
-        return self._failed(death_reason(death, attempt.spec))
+        return self._failed(self._provision.explain(death_reason(death, attempt.spec)))
 
     def _begin(self, guest: Guest) -> None:
         attempt = self._attempt
@@ -443,7 +470,7 @@ class Single:
             self._attempt.vacate_reason = why
         return self._left()
 
-    def _failed(self, why: Reason) -> AttemptReport:
+    def _failed(self, why: Reason | None) -> AttemptReport:
         return self._attempt.report(AttemptState.FAILED, why).model_copy(
             update={"usage": self._attempt.usage()}
         )

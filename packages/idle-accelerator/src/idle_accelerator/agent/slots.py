@@ -16,6 +16,7 @@ from pathlib import Path
 from idle_accelerator.agent.attempts import Attempt, RunClock
 from idle_accelerator.agent.functions import FunctionCode, outcome_of
 from idle_accelerator.agent.output import cut
+from idle_accelerator.agent.provisions import Provision
 from idle_accelerator.agent.sandbox import Guest, SpawnFailed
 from idle_accelerator.agent.single import Workshop, death_reason, ended_by_us, kill_guest, patiently
 from idle_accelerator.agent.workloads.contract import task_environment
@@ -159,6 +160,7 @@ class Slot:
         self.idle_since_s: float | None = None
         self._name = name
         self._code: FunctionCode | None = None
+        self._provision = Provision(None, None)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -248,6 +250,7 @@ class Slot:
         try:
             self._code = await job.code()
             workspace = shop.workspaces.make(self._name)
+            provision = self._provision = shop.provide(job.job_id, job.spec.requirements)
             env = task_environment(
                 ref=AttemptRef(job.job_id, 0, 1),
                 task_count=job.spec.tasks,
@@ -259,7 +262,7 @@ class Slot:
             host = await FunctionHost.start(
                 sandbox=shop.sandbox,
                 workspace=workspace,
-                env=env,
+                env=provision.environment(env),
                 code=self._code.code,
                 results=job.function.results,
                 job_id=job.job_id,
@@ -267,6 +270,8 @@ class Slot:
                 grace_s=job.grace_s,
                 clean_cwd=True,
                 memory_bytes=job.spec.requirements.memory_bytes or None,
+                network=provision.way,
+                devices=provision.devices,
             )
             shop.guest_began(host.guest)
             try:
@@ -284,6 +289,7 @@ class Slot:
             _log.warning("no process for %s: %s", job.job_id, error)
             job.reject_queued(reason("agent.spawn_failed", detail=str(error)[:500]))
         finally:
+            self._provision.give_back()
             job.slots.remove(self)
             if workspace is not None:
                 await asyncio.shield(shop.workspaces.discard(workspace))
@@ -332,6 +338,8 @@ class Slot:
             return
         try:
             report = await patiently(attempt, lambda: outcome_of(returned, attempt, self.job.shop.link))
+            if report.state is AttemptState.FAILED:
+                report = report.model_copy(update={"reason": self._provision.explain(report.reason)})
             outbox.finish(report)
             if report.state is AttemptState.SUCCEEDED:
                 self.job.note_success(attempt.ref.task_index)
@@ -362,7 +370,8 @@ class Slot:
             elif attempt.vacating_at_s is not None:
                 outbox.finish(ended_by_us(attempt))
             elif blamed == (attempt.ref.task_index, attempt.ref.epoch):
-                report = attempt.report(AttemptState.FAILED, death_reason(death, attempt.spec))
+                why = self._provision.explain(death_reason(death, attempt.spec))
+                report = attempt.report(AttemptState.FAILED, why)
                 outbox.finish(report.model_copy(update={"usage": attempt.usage()}))
             else:
                 innocent.append(attempt)

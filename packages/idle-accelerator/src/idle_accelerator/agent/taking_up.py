@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from idle_accelerator.agent import control
@@ -50,7 +50,11 @@ def defaults_of(config: type[AgentConfig]) -> dict[str, Any]:
     """What stands where nobody says anything, by field."""
     named = {setting.field for setting in SETTINGS}
     return {
-        item.name: item.default_factory() if callable(item.default_factory) else item.default
+        item.name: item.default_factory()
+        if callable(item.default_factory)
+        else None
+        if item.default is MISSING
+        else item.default
         for item in fields(config)
         if item.name in named
     }

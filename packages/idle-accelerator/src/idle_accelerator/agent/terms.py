@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from idle_accelerator.errors import InvalidInput
+from idle_accelerator.settings import check_url
 from idle_accelerator.wire.units import format_duration, format_size, parse_duration, parse_size
 from idle_sense.errors import InvalidPolicy
 from idle_sense.quiet_hours import QuietHours
@@ -98,13 +99,6 @@ def _size(value: object, field: str) -> int:
     return parse_size(value, field=field)
 
 
-def _rate(value: object, field: str) -> float:
-    hint = 'Write it as "2M/s": bytes in a second.'
-    if not isinstance(value, str) or not value.strip().endswith("/s"):
-        raise refused(f"{value!r} is no rate.", field=field, hint=hint)
-    return float(parse_size(value.strip().removesuffix("/s"), field=field))
-
-
 def _number(value: object, field: str) -> float:
     if (
         isinstance(value, bool)
@@ -134,6 +128,20 @@ def _count(value: object, field: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 1000:
         raise refused(f"{value!r} is no whole number from 0 to 1000.", field=field, hint="For example: 1.")
     return value
+
+
+def _cards(value: object, field: str) -> int | str:
+    """How many, or which by number."""
+    if not isinstance(value, str):
+        return _count(value, field)
+    text = value.strip()
+    if text not in ("all", "none") and not re.fullmatch(r"[0-9]+(\s*,\s*[0-9]+)*", text):
+        raise refused(
+            f"{value!r} names no graphics cards.",
+            field=field,
+            hint='Write how many, or "all", "none" or "0,2".',
+        )
+    return text
 
 
 def _truth(value: object, field: str) -> bool:
@@ -189,13 +197,14 @@ def _pairs(value: Mapping[str, str]) -> str:
 
 
 TEXT: Final = Kind(read=_text)
+URL: Final = Kind(read=lambda value, field: check_url(_text(value, field), field))
 DURATION: Final = Kind(read=_duration, show=format_duration)
 SIZE: Final = Kind(read=_size, show=format_size)
 SOME_SIZE: Final = Kind(read=_some_size, show=format_size)
-RATE: Final = Kind(read=_rate, show=lambda value: f"{format_size(value)}/s")
 CORES: Final = Kind(read=_number, show=lambda value: f"{value:g}")
 SOME_CORES: Final = Kind(read=_some, show=CORES.show)
 COUNT: Final = Kind(read=_count)
+CARDS: Final = Kind(read=_cards)
 TRUTH: Final = Kind(read=_truth, show=lambda value: str(value).lower())
 TEXTS: Final = Kind(read=_texts, show=_listed)
 HOURS: Final = Kind(read=_hours, show=_listed)
@@ -211,6 +220,13 @@ def choices(*every: str) -> Kind:
 
 
 SETTINGS: Final = (
+    Setting(
+        key="scheduler",
+        field="scheduler_url",
+        kind=URL,
+        flag="--scheduler",
+        meaning="whose pool it is lent to; IDLE_SCHEDULER goes before it",
+    ),
     Setting(key="name", field="name", kind=TEXT, flag="--name", meaning="how the pool calls this machine"),
     Setting(
         key="policy",
@@ -233,6 +249,13 @@ SETTINGS: Final = (
         kind=TEXT,
         flag="--sandbox",
         meaning="how work is kept apart from you",
+    ),
+    Setting(
+        key="container_image",
+        field="container_image",
+        kind=TEXT,
+        flag="--container-image",
+        meaning="whose programs work sees in the sandbox container",
     ),
     Setting(
         key="lend_for",
@@ -281,7 +304,13 @@ SETTINGS: Final = (
         meaning="memory lent while away",
     ),
     Setting(key="share.disk", field="disk_bytes", kind=SIZE, flag="--disk", meaning="disk lent"),
-    Setting(key="share.gpus", field="gpus", kind=COUNT, meaning="graphics cards lent while away"),
+    Setting(
+        key="share.gpus",
+        field="gpus",
+        kind=CARDS,
+        flag="--gpus",
+        meaning='graphics cards lent while away: how many, or which, such as "0,2"; none in a sandbox if left out',
+    ),
     Setting(
         key="share.present.cpus",
         field="present_cpus",
@@ -309,6 +338,27 @@ SETTINGS: Final = (
         kind=choices(*DURING),
         live=True,
         meaning="what does not end that share: of calls, fullscreen, media, load",
+    ),
+    Setting(
+        key="network.lend",
+        field="network",
+        kind=choice("off", "proxy", "open"),
+        flag="--network",
+        meaning="what work in a sandbox may reach: nothing, the hosts that are allowed, or every public one",
+    ),
+    Setting(
+        key="network.allow",
+        field="allow_hosts",
+        kind=TEXTS,
+        flag="--allow-host",
+        meaning="those hosts, such as pypi.org or *.example.org",
+    ),
+    Setting(
+        key="network.rate",
+        field="network_bytes_per_s",
+        kind=RATE,
+        flag="--network-rate",
+        meaning="what each may move a second through the proxy",
     ),
     Setting(
         key="hours.lend",

@@ -66,26 +66,25 @@ class Watcher:
 
     def arm(self, spared: frozenset[str]) -> None:
         """Guests run: from now on the first input stops all of them but those of these brands."""
-        if (True, spared) == self._told and self._process is not None:
-            return
+        self._stay()
+        if (True, spared) != self._told and self._is_up():
+            self._tell(armed=True, spared=spared)
+
+    def disarm(self) -> None:
+        """Input changes nothing now; guests run or stand still."""
+        self._stay()
+        if self._told[0]:
+            self._tell(armed=False, spared=frozenset())
+
+    def rest(self) -> None:
+        """No guest runs: it may end, if that lasts. Until then it is left as it was told last."""
+        if self._process is not None and self._end is None:
+            self._end = asyncio.get_running_loop().call_later(LINGER_S, self._stop)
+
+    def _stay(self) -> None:
         if self._end is not None:
             self._end.cancel()
             self._end = None
-        if self._is_up():
-            self._tell(armed=True, spared=spared)
-
-    def disarm(self, *, needed: bool) -> None:
-        """Input changes nothing now. ``needed``: guests run or stand still, so that the process is kept."""
-        if self._process is None:
-            return
-        if self._told[0]:
-            self._tell(armed=False, spared=frozenset())
-        if needed:
-            if self._end is not None:
-                self._end.cancel()
-                self._end = None
-        elif self._end is None:
-            self._end = asyncio.get_running_loop().call_later(LINGER_S, self._stop)
 
     def acknowledge(self, stopped: Stopped) -> None:
         """The agent knows of this and has taken over: no more of it, until it is armed again."""
@@ -170,9 +169,7 @@ class Watcher:
             self._on_stopped(Stopped(groups={**missed, **report["frozen"]}, input_at_s=report["input_at_s"]))
 
     def _stop(self) -> None:
-        if self._end is not None:
-            self._end.cancel()
-            self._end = None
+        self._stay()
         process, self._process = self._process, None
         self._told = (False, frozenset())
         if process is None:

@@ -1,5 +1,6 @@
 """``idlectl agent``."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,16 +70,67 @@ def agent(
             show_default=False,
         ),
     ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            "--network",
+            metavar="off|proxy|open",
+            help="What work in a sandbox may reach. proxy: the hosts that you allow. open: every public host.",
+            rich_help_panel=_LENDING,
+            show_default="off",
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host",
+            metavar="HOST[:PORT]",
+            help="With --network proxy: pypi.org, '*.example.org', or '*' for every public one; may be given often.",
+            rich_help_panel=_LENDING,
+            show_default=False,
+        ),
+    ] = None,
+    network_rate: Annotated[
+        str | None,
+        typer.Option(
+            "--network-rate",
+            metavar="SIZE",
+            help="What each may move a second through the proxy, such as 2M.",
+            rich_help_panel=_LENDING,
+            show_default=False,
+        ),
+    ] = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option(
+            "--gpus",
+            metavar="all|none|0,2",
+            help="Graphics cards. If left out: none to work in a sandbox, else all.",
+            rich_help_panel=_LENDING,
+            show_default=False,
+        ),
+    ] = None,
     policy: PolicyFlag = None,
     sandbox: Annotated[
         str | None,
         typer.Option(
             "--sandbox",
-            metavar="auto|bubblewrap|wasm|process",
+            metavar="TIER",
             help="How work is kept apart from you. auto: not at all for a scheduler on this machine, by the strongest way that"
-            " holds for any other. process: you trust everybody who has the pool's key.",
+            " holds for any other. bubblewrap, container, landlock: by that one; landlock is for submitters whom you trust by name."
+            " process: you trust everybody who has the pool's key.",
             rich_help_panel=_LENDING,
             show_default="auto",
+        ),
+    ] = None,
+    container_image: Annotated[
+        str | None,
+        typer.Option(
+            "--container-image",
+            metavar="IMAGE",
+            help="For --sandbox container: work sees this image's programs. It has to be there; none is fetched.",
+            rich_help_panel=_LENDING,
+            show_default=False,
         ),
     ] = None,
     lend_for: Annotated[
@@ -148,13 +200,19 @@ def agent(
     pool_pid = lifeline.hold()
     directory = daemons.make_data_dir(data_dir or settings.data_dir() / "agent")
     given: dict[str, Any] = {
+        "scheduler": None if scheduler is None else settings.check_url(scheduler, "--scheduler"),
         "name": name,
         "policy": None if policy is None else check_policy(policy),
         "share.cpus": cpus,
         "share.memory": None if memory is None else parse_size(memory, field="--memory"),
         "share.disk": None if disk is None else parse_size(disk, field="--disk"),
+        "share.gpus": gpus,
+        "network.lend": network,
+        "network.allow": tuple(allow_host) if allow_host else None,
+        "network.rate": _rate(network_rate),
         "labels": pairs(label, flag="--label", example="room=12") or None,
         "sandbox": sandbox,
+        "container_image": container_image,
         "lend_for": _duration(lend_for, flag="--lend-for"),
         "upload_limit": None if upload_limit is None else parse_size(upload_limit, field="--upload-limit"),
         "vacate_after": _duration(vacate_after, flag="--vacate-after"),
@@ -170,8 +228,12 @@ def agent(
     from idle_accelerator.agent.sandbox import choice  # noqa: PLC0415  # as above
 
     said: dict[str, Any] = terms.values()
-    said["sandbox"] = choice.check(said.get("sandbox", "auto"))
-    place = settings.connection(scheduler, key)
+    try:
+        said["sandbox"] = choice.check(said.get("sandbox", "auto"))
+    except InvalidInput as error:
+        raise InvalidInput(error.message, field=terms.origin("sandbox"), hint=error.hint) from error
+    written = said.pop("scheduler_url", None)
+    place = settings.connection(scheduler or (None if os.environ.get("IDLE_SCHEDULER") else written), key)
     config = AgentConfig(
         scheduler_url=place.url,
         data_dir=directory,
@@ -202,6 +264,16 @@ def check_policy(text: str) -> str:
             f"{text!r} is no policy.", field="--policy", hint=f"Use one of: {', '.join(POLICIES)}."
         )
     return text
+
+
+def _rate(text: str | None) -> float | None:
+    """Raises InvalidInput."""
+    rate = None if text is None else float(parse_size(text, field="--network-rate"))
+    if rate is not None and not rate > 0:
+        raise InvalidInput(
+            "must be more than nothing.", field="--network-rate", hint="To lend none: --network off"
+        )
+    return rate
 
 
 def _duration(text: str | None, *, flag: str) -> float | None:

@@ -12,6 +12,7 @@ import typer
 from idle_accelerator import __version__
 from idle_accelerator.cli import (
     agent,
+    checkpoints,
     doctor,
     jobs,
     logs,
@@ -92,6 +93,12 @@ _add("jobs", jobs.jobs, _WORK, "idlectl jobs --state ACTIVE --json")
 _add("job", jobs.job, _WORK, "idlectl job jx3k\nidlectl job jx3k --task 4")
 _add("logs", logs.logs, _WORK, "idlectl logs jx3k --task 4 --follow")
 _add("result", result.result, _WORK, "idlectl result jx3k --wait --to results")
+_add(
+    "checkpoints",
+    checkpoints.checkpoints,
+    _WORK,
+    "idlectl checkpoints jx3k\nidlectl checkpoints jx3k 4 --download saved",
+)
 _add("cancel", jobs.cancel, _WORK, "idlectl cancel jx3k")
 _add(
     "agent",

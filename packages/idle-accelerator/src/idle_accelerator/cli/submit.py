@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -131,6 +131,36 @@ def submit(
             "--node", help="Only on this one, by name or id.", rich_help_panel=_NEEDS, show_default=False
         ),
     ] = None,
+    isolation: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--isolation",
+            metavar="LINE|TIER",
+            help="Only where this holds, such as net or mem, or in this sandbox, such as bubblewrap; may be given often.",
+            rich_help_panel=_NEEDS,
+            show_default=False,
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host",
+            metavar="HOST[:PORT]",
+            help="A host that it reaches, such as pypi.org or '*.example.org'; may be given often.",
+            rich_help_panel=_NEEDS,
+            show_default=False,
+        ),
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            "--network",
+            metavar="open",
+            help="All public hosts, where an owner allows that.",
+            rich_help_panel=_NEEDS,
+            show_default=False,
+        ),
+    ] = None,
     wait: Annotated[
         bool,
         typer.Option(
@@ -160,6 +190,7 @@ def submit(
     words = list(command or ())
     if wasm is None:
         wasm, words = module_named_by(words)
+    reaches = _reaches(network, allow_host or ())
     inputs = input_files(input_ or ())
     if command_files:
         named = files_named_by(words, taken=frozenset(inputs))
@@ -191,6 +222,8 @@ def submit(
                 arch=arch,
                 labels=labels,
                 node=node,
+                isolation=tuple(isolation or ()),
+                network=reaches,
                 retries=retries,
                 timeout=timeout_s,
                 priority=priority,
@@ -202,7 +235,27 @@ def submit(
     return 0
 
 
+def _reaches(network: str | None, hosts: Sequence[str]) -> Literal["open"] | Sequence[str]:
+    """Raises InvalidInput."""
+    if network is None:
+        return tuple(hosts)
+    if network != "open":
+        raise InvalidInput(
+            f"{network!r} is no choice.",
+            field="--network",
+            hint="Say open, or name hosts: --allow-host pypi.org",
+        )
+    if hosts:
+        raise InvalidInput(
+            "hosts are named, and an open network is asked for.",
+            field="--network",
+            hint="Leave one of them out.",
+        )
+    return "open"
+
+
 _HINTS = {
+    "network": "For example: --allow-host pypi.org --allow-host '*.huggingface.co' --allow-host example.org:8443",
     "command": "Give the program and its arguments after `--`, such as: -- python3 job.py",
     "array": "Give 1 to 1,000,000 tasks.",
     "inputs": "Name it otherwise: --input FILE=NAME; names stay inside the workspace.",
@@ -212,9 +265,16 @@ _HINTS = {
     "env": "Names hold letters, digits and '_'; those that begin with IDLE_ are the agent's.",
     "name": "Give one line of at most 200 characters.",
     "labels": "Write --label name=value, in one line.",
+    "isolation": "Give a line of a node's isolation, such as net, or a tier, such as bubblewrap.",
 }
 _OWN_NAMES = frozenset({"cpus", "memory", "disk", "gpus", "arch", "node", "retries", "priority", "wasm"})
-_FLAGS = {"command": "COMMAND", "inputs": "--input", "outputs": "--output", "labels": "--label"}
+_FLAGS = {
+    "command": "COMMAND",
+    "inputs": "--input",
+    "outputs": "--output",
+    "labels": "--label",
+    "network": "--allow-host",
+}
 
 
 @contextlib.contextmanager

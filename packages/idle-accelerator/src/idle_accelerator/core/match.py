@@ -1,10 +1,14 @@
 """Whether a node can run a task, and if not, every reason why."""
 
+from collections.abc import Iterator
+
 from idle_accelerator.core.resources import demand, times
 from idle_accelerator.wire.jobs import Requirements
-from idle_accelerator.wire.nodes import ONLY_WASM, NodeFacts, Offer
+from idle_accelerator.wire.network import NetworkOffer, NetworkWish
+from idle_accelerator.wire.nodes import ISOLATION_LINES, ONLY_WASM, NodeFacts, Offer, holds
 from idle_accelerator.wire.reasons import Reason, reason
 
+_HOSTS_LIMIT = 500
 LENDING_NOW = frozenset({"available", "lent"})
 
 
@@ -37,6 +41,8 @@ def lasting_mismatches(requirements: Requirements, facts: NodeFacts, *, node_id:
         reasons.append(reason("match.wasm"))
     if not requirements.wasm and facts.sandbox_tier == ONLY_WASM:
         reasons.append(reason("match.only_wasm"))
+    reasons += _isolation_mismatches(requirements, facts)
+    reasons += _network(requirements.network, facts.network)
     for name, needed in requirements.labels.items():
         offered = facts.labels.get(name)
         if offered != needed:
@@ -49,6 +55,34 @@ def lasting_mismatches(requirements: Requirements, facts: NodeFacts, *, node_id:
                 )
             )
     return tuple(reasons)
+
+
+def _isolation_mismatches(requirements: Requirements, facts: NodeFacts) -> Iterator[Reason]:
+    held = facts.isolation
+    most = None if held is None else held.most_memory_bytes
+    if most is not None and requirements.memory_bytes > most:
+        yield reason("match.memory_unlimited", needed_bytes=requirements.memory_bytes, offered_bytes=most)
+    tiers = [name for name in requirements.isolation if name not in ISOLATION_LINES]
+    if tiers and facts.sandbox_tier not in tiers:
+        yield reason("match.tier", needed=" | ".join(tiers), offered=facts.sandbox_tier)
+    for line in requirements.isolation:
+        if line in ISOLATION_LINES and (held is None or not holds(held, line)):
+            offered = "nothing" if held is None else str(getattr(held, line))
+            yield reason("match.isolation", line=line, offered=offered)
+
+
+def _network(wish: NetworkWish, lent: NetworkOffer) -> tuple[Reason, ...]:
+    if not wish.asks:
+        return ()
+    if wish.open:
+        return () if lent.is_open else (reason("match.network_open"),)
+    lacking = lent.lacking(wish)
+    if not lacking:
+        return ()
+    needed = ", ".join(lacking)
+    if lent.kind == "off":
+        return (reason("match.network_off", needed=needed[:_HOSTS_LIMIT]),)
+    return (reason("match.network", needed=needed[:_HOSTS_LIMIT]),)
 
 
 def present_mismatches(

@@ -116,7 +116,7 @@ class Blobs:
                     return
             raise _damaged(digest)
         except OSError as error:
-            raise _not_written(to, error) from error
+            raise not_written(to, error) from error
         finally:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
@@ -213,7 +213,8 @@ def _damaged(digest: str) -> Damaged:
     )
 
 
-def _not_written(to: Path, error: OSError) -> IdleError:
+def not_written(to: Path, error: OSError) -> IdleError:
+    """What to raise where a file that was asked for cannot be written."""
     import errno  # noqa: PLC0415  # only here
 
     cls: Any = StorageFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else InvalidInput

@@ -42,8 +42,12 @@ class JobOptions(TypedDict, total=False):
     os: Literal["linux", "macos", "windows"] | str | None  # noqa: PYI051  # editors offer the three
     arch: str | None
     labels: Mapping[str, str] | None
+    network: Literal["open"] | Sequence[str]
+    """Hosts that tasks reach, such as ``["pypi.org", "*.huggingface.co"]``; ``"open"`` for all that are public. None by default."""
     node: str | None
     """Name or id of the only node that may run it."""
+    isolation: Sequence[str]
+    """Only where these hold: lines of a node's isolation, such as ``net`` or ``mem``, and tiers, of which it has one."""
     retries: int
     """How often a failed attempt is tried again. Attempts lost with their nodes do not count."""
     timeout: float | str | None
@@ -156,6 +160,8 @@ def _draft(
             "arch": options.get("arch"),
             "labels": _mapping(options.get("labels"), "labels"),
             "node": options.get("node"),
+            "isolation": _texts(options.get("isolation") or (), "isolation"),
+            "network": _network(options.get("network", ())),
         },
         "retries": options.get("retries", 0),
         "timeout_s": timeout_s,
@@ -264,6 +270,18 @@ def _mapping(given: Any, field: str) -> dict[Any, Any]:
     return dict(cast("Mapping[Any, Any]", given))
 
 
+def _network(given: Any) -> dict[str, object]:
+    if given == "open":
+        return {"open": True}
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise InvalidInput(
+            f"{given!r} names no hosts.",
+            field="network",
+            hint=f'Write ["{given}"], or "open" for an open network.',
+        )
+    return {"hosts": tuple(cast("Sequence[object]", given))}
+
+
 def _size(given: Any, field: str) -> int:
     if isinstance(given, str):
         return parse_size(given, field=field)
@@ -306,6 +324,8 @@ _HINTS = {
     "os": "Use one of: linux, macos, windows.",
     "name": "Give one line of at most 200 characters.",
     "labels": "Names and values are single lines of text.",
+    "isolation": "Give lines of a node's isolation, such as 'net', and tiers, such as 'bubblewrap'.",
+    "network": "Hosts are written as pypi.org, *.huggingface.co or example.org:8443.",
 }
 
 

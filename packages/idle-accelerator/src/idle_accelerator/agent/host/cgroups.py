@@ -299,7 +299,7 @@ class Homes:
         try:
             give_quota(home, cores)
         except OSError:
-            return False
+            return not os.path.isdir(home)  # noqa: PTH112  # before the first guest: it is told when it is made
         return True
 
     def shown(self) -> GroupHome | None:

@@ -8,12 +8,13 @@ from collections.abc import Iterable
 
 from idle_accelerator.agent import host
 from idle_accelerator.agent.host.threads import lower_this_thread
-from idle_accelerator.agent.sandbox.process import ProcessSandbox
+from idle_accelerator.agent.sandbox.process import ProcessSandbox, start_plain
 from idle_accelerator.agent.sandbox.types import (
     FIRST_INPUT_LIMIT_BYTES,
     FreezeFailed,
     Guest,
     GuestExit,
+    GuestNetwork,
     GuestRecord,
     GuestSpec,
     GuestUsage,
@@ -33,6 +34,7 @@ __all__ = [
     "FreezeFailed",
     "Guest",
     "GuestExit",
+    "GuestNetwork",
     "GuestRecord",
     "GuestSpec",
     "GuestUsage",
@@ -47,6 +49,7 @@ __all__ = [
     "lower_this_thread",
     "mechanisms",
     "open_sandbox",
+    "start_plain",
     "thaw_groups",
 ]
 

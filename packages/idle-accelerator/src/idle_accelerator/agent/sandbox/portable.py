@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,6 +62,8 @@ class Found:
     sandbox: Sandbox
     isolation: Isolation
     sentences: tuple[str, ...]
+    recheck: Callable[[], Awaitable[Isolation | None]] | None = None
+    """See ``tiers.Found``: the system does not change while it runs."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ __all__ = [
     "FreezeFailed",
     "Guest",
     "GuestExit",
+    "GuestNetwork",
     "GuestRecord",
     "GuestSpec",
     "GuestUsage",
@@ -40,7 +41,10 @@ __all__ = [
 ]
 
 
-TRUST: Final = "or trust everybody who has the pool's key: --sandbox process"
+TRUST: Final = (
+    "or name another way: --sandbox wasm to take WebAssembly alone, --sandbox container where you have podman, --sandbox landlock where you trust who submits by name,"
+    " --sandbox process where you trust everybody who has the pool's key"
+)
 """The end of every hint of NoSandbox."""
 
 
@@ -54,6 +58,31 @@ class NoSandbox(IdleError):
         self.failing: Final = failing
         """The line of ``wire.nodes.Isolation`` that does not hold, the first if there are several; ``tier`` when no guest
         starts at all."""
+
+
+class GuestNetwork(Protocol):
+    """What a sandbox does for a guest's network, at the moments that it alone knows."""
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """Files of its /etc, by their paths."""
+        ...
+
+    async def attach(self, pid: int) -> None:
+        """``pid`` is the first process of the guest's network namespace; the program has not begun. Raises SpawnFailed."""
+        ...
+
+    def hold(self) -> None:
+        """The guest stands still: nothing is to move for it. Idempotent."""
+        ...
+
+    def go(self) -> None:
+        """It goes on. Idempotent."""
+        ...
+
+    def close(self) -> None:
+        """It has ended. Idempotent."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +108,12 @@ class GuestSpec:
     """Its tree may have no more, where the system can limit it; one that wants more is killed whole. None: no limit."""
     processes: int | None = None
     """Its tree may have no more processes and threads at a time, where the system can limit them. None: no limit."""
+    network: GuestNetwork | None = None
+    """Its way out of a sandbox that has no network. None: it has none; a plain process reaches what its user may."""
+    devices: tuple[Path, ...] = ()
+    """Devices that it sees in a sandbox, which else shows none of the machine's. A plain process sees them all."""
+    descriptors: tuple[int, ...] = ()
+    """Open files of the agent that a plain process gets under the same numbers: for programs of the agent's own."""
 
 
 class Sandbox(Protocol):

@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+import os
 import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,9 @@ from idle_accelerator.wire.units import format_size
 
 LIMIT_S: Final = 30.0
 """For all of it. It takes about a second where the machine has time."""
+AS_ROOT: Final = (
+    "The agent runs as root, and so does the process around a module: better run it as a user of its own."
+)
 _MEMORY_BYTES: Final = 64 * 1024 * 1024
 _MODULE: Final = "hostile.wasm"
 _INTERRUPTED: Final = wasm.TRAP_STATUS + 10
@@ -53,6 +57,8 @@ class Found:
     sandbox: WasmSandbox
     isolation: Isolation
     sentences: tuple[str, ...]
+    recheck: Callable[[], Awaitable[Isolation | None]] | None = None
+    """See ``tiers.Found``: another wasmtime comes with another installation of the agent's Python."""
 
 
 def find(data_dir: Path) -> Found:
@@ -82,7 +88,8 @@ def find(data_dir: Path) -> Found:
             hint=f"Take a newer wasmtime, {TRUST}",
         )
     sentence = f"tier wasm ({name}): tried on this machine, it holds. It takes WebAssembly alone, and refuses all else."
-    return Found(sandbox=sandbox, isolation=isolation, sentences=(sentence,))
+    as_root = (AS_ROOT,) if hasattr(os, "geteuid") and os.geteuid() == 0 else ()
+    return Found(sandbox=sandbox, isolation=isolation, sentences=(sentence, *as_root))
 
 
 async def probe(sandbox: Sandbox, folder: Path) -> Isolation:

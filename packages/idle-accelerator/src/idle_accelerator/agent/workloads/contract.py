@@ -31,6 +31,8 @@ from idle_accelerator.agent.folders import open_folder
 from idle_accelerator.agent.workloads import places
 from idle_accelerator.wire.ids import AttemptRef
 
+FOR_GUESTS: Final = str(Path(__file__).parents[2] / "for_guests")
+"""With it on its path every Python on this machine finds ``idle_accelerator.task``. What sandboxes show of this package holds it."""
 _THREADS: Final = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -90,6 +92,8 @@ def task_environment(
     for name, value in extra.items():
         # Names of variables have no case on Windows: a second PATH beside the first would be anybody's guess.
         env[name.upper() if sys.platform == "win32" else name] = value
+    # Last, so that what the job brings itself comes first.
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, (env.get("PYTHONPATH"), FOR_GUESTS)))
     return env | {
         "IDLE_JOB_ID": ref.job_id,
         "IDLE_TASK_INDEX": str(ref.task_index),

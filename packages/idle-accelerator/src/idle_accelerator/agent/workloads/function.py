@@ -14,6 +14,7 @@ from idle_accelerator.agent.sandbox import (
     FIRST_INPUT_LIMIT_BYTES,
     Guest,
     GuestExit,
+    GuestNetwork,
     GuestSpec,
     KillFailed,
     Sandbox,
@@ -101,12 +102,14 @@ class FunctionHost:
         grace_s: float,
         clean_cwd: bool = False,
         memory_bytes: int | None = None,
+        network: GuestNetwork | None = None,
+        devices: tuple[Path, ...] = (),
     ) -> "FunctionHost":
         """Start the process; the function itself is opened with the first call. ``code`` is its pickle.
 
         ``env`` is complete (see ``contract.task_environment``); the job's identity in it is set from the arguments here.
         ``clean_cwd``: after each call, what it left in the workspace is removed, and what stood there at the start stays.
-        ``memory_bytes``: no more for the process and what it starts; None is no limit.
+        ``memory_bytes``: no more for the process and what it starts; None is no limit. ``network``, ``devices``: see ``GuestSpec``.
         Raises SpawnFailed, TooLarge, or OSError when the workspace takes no files.
         """
         setup = json.dumps({"results": results, "clean_cwd": clean_cwd}).encode()
@@ -130,6 +133,8 @@ class FunctionHost:
                     stderr="pipe",
                     first_input=b"".join(first) if fits else b"",
                     memory_bytes=memory_bytes,
+                    network=network,
+                    devices=devices,
                 )
             )
         except BaseException:

@@ -70,6 +70,7 @@ def card(node: NodeView) -> None:
             about.append(say("nodes.same_machine"))
         st.caption(plain.label(" · ".join(part for part in about if part), 400))
         isolation(facts.sandbox_tier)
+        network(facts)
         details(node)
         controls(node)
 
@@ -101,12 +102,21 @@ def isolation(tier: str) -> None:
         st.caption(f":material/shield: {say('nodes.sandbox', tier=plain.label(tier))}")
 
 
+def network(facts: NodeFacts) -> None:
+    """What tasks in its sandbox may reach, where its owner allows anything."""
+    lent = facts.network
+    if lent.kind == "proxy":
+        st.caption(f":material/lan: {plain.label(say('nodes.network', hosts=', '.join(lent.hosts)), 400)}")
+    elif lent.kind == "open":
+        st.caption(f":material/lan: {say('nodes.network_open')}")
+
+
 def held(facts: NodeFacts) -> None:
     """Line by line what the sandbox of that machine holds, in its own words."""
     if facts.isolation is None:
         return
     st.markdown(say("nodes.isolation"))
-    for name, text in facts.isolation.model_dump(exclude={"tier", "probed_at"}).items():
+    for name, text in facts.isolation.model_dump(exclude={"tier", "probed_at", "most_memory_bytes"}).items():
         st.text(f"• {say(f'nodes.isolation.{name}')}: {plain.line(str(text), 300)}")
     tried = facts.isolation.probed_at
     if tried is None:
