@@ -190,6 +190,8 @@ def submit(
     words = list(command or ())
     if wasm is None:
         wasm, words = module_named_by(words)
+        if not words and wasm is None:
+            raise MissingCommand("Missing argument 'COMMAND': give a program, or a module with --wasm.")
     reaches = _reaches(network, allow_host or ())
     inputs = input_files(input_ or ())
     if command_files:
@@ -289,6 +291,13 @@ def _errors_by_flag() -> Generator[None]:
             error.field = _FLAGS.get(name, f"--{name}") + place
             error.hint = _HINTS.get(name) or error.hint or "The flags are explained by: idlectl submit --help"
         raise
+
+
+class MissingCommand(typer.BadParameter):
+    """Neither a program nor a module."""
+
+    def format_message(self) -> str:
+        return self.message
 
 
 def module_named_by(words: list[str]) -> tuple[Path | None, list[str]]:

@@ -55,6 +55,11 @@ MUST_WORK: Final = ("own_files", "own_processes", "own_libraries")
 """A sandbox in which a task can do nothing is of no use."""
 
 
+async def unchanged() -> Isolation | None:
+    """None: the system does not change while it runs."""
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Found:
     """A sandbox, what it was found to hold, and sentences for the owner."""
@@ -62,7 +67,7 @@ class Found:
     sandbox: Sandbox
     isolation: Isolation
     sentences: tuple[str, ...]
-    recheck: Callable[[], Awaitable[Isolation | None]] | None = None
+    recheck: Callable[[], Awaitable[Isolation | None]] = unchanged
     """See ``tiers.Found``: the system does not change while it runs."""
 
 
@@ -225,7 +230,8 @@ async def probe(
         line: f"{ways.FAILS}: {troubles[line]}"[:_LINE_LIMIT] if line in troubles else text
         for line, text in held.items()
     }
-    return Isolation(tier=sandbox.tier, probed_at=datetime.now(UTC).replace(microsecond=0), **lines)
+    probed_at = datetime.now(UTC).replace(microsecond=0)
+    return Isolation.model_validate({"tier": sandbox.tier, "probed_at": probed_at, **lines})
 
 
 def not_here(tier: str, why: str) -> NoSandbox:

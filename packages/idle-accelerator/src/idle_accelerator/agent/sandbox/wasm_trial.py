@@ -50,6 +50,11 @@ class WasmSeen:
     """Names that stand beside the workspace and were not there."""
 
 
+async def unchanged() -> Isolation | None:
+    """None: another wasmtime comes with another start of the agent only."""
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Found:
     """The sandbox, what it was found to hold, and sentences for the owner."""
@@ -57,7 +62,7 @@ class Found:
     sandbox: WasmSandbox
     isolation: Isolation
     sentences: tuple[str, ...]
-    recheck: Callable[[], Awaitable[Isolation | None]] | None = None
+    recheck: Callable[[], Awaitable[Isolation | None]] = unchanged
     """See ``tiers.Found``: another wasmtime comes with another installation of the agent's Python."""
 
 
@@ -88,8 +93,10 @@ def find(data_dir: Path) -> Found:
             hint=f"Take a newer wasmtime, {TRUST}",
         )
     sentence = f"tier wasm ({name}): tried on this machine, it holds. It takes WebAssembly alone, and refuses all else."
-    as_root = (AS_ROOT,) if hasattr(os, "geteuid") and os.geteuid() == 0 else ()
-    return Found(sandbox=sandbox, isolation=isolation, sentences=(sentence, *as_root))
+    sentences = (sentence,)
+    if sys.platform != "win32" and os.geteuid() == 0:
+        sentences = (sentence, AS_ROOT)
+    return Found(sandbox=sandbox, isolation=isolation, sentences=sentences)
 
 
 async def probe(sandbox: Sandbox, folder: Path) -> Isolation:
@@ -258,4 +265,5 @@ def _vector(troubles: Mapping[str, str]) -> Isolation:
         line: f"{ways.FAILS}: {troubles[line]}"[:_LINE_LIMIT] if line in troubles else text
         for line, text in held.items()
     }
-    return Isolation(tier=WasmSandbox.tier, probed_at=datetime.now(UTC).replace(microsecond=0), **lines)
+    probed_at = datetime.now(UTC).replace(microsecond=0)
+    return Isolation.model_validate({"tier": WasmSandbox.tier, "probed_at": probed_at, **lines})
