@@ -131,6 +131,7 @@ def run_agent(config: AgentConfig) -> int:
             gpus=config.gpus,
             isolation=chosen.isolation,
         )
+        consent.check(chosen.sandbox, config.data_dir)
         asyncio.run(_run(config, policy, chosen, consent))
     finally:
         lock.close()

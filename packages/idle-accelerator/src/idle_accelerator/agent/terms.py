@@ -356,7 +356,7 @@ SETTINGS: Final = (
     Setting(
         key="network.rate",
         field="network_bytes_per_s",
-        kind=RATE,
+        kind=SOME_SIZE,
         flag="--network-rate",
         meaning="what each may move a second through the proxy",
     ),

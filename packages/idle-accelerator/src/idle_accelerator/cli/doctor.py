@@ -135,7 +135,7 @@ def _sandbox() -> Iterator[Finding]:
 def _network() -> Iterator[Finding]:
     """Whether an owner could lend an open network; named hosts take nothing that is not here."""
     if sys.platform == "linux":
-        from idle_accelerator.agent.network import open_way  # noqa: PLC0415  # as above
+        from idle_accelerator.agent.network import consent, open_way  # noqa: PLC0415  # as above
 
         try:
             open_way.check()
@@ -148,7 +148,7 @@ def _network() -> Iterator[Finding]:
             )
         else:
             yield Finding(
-                level="ok", subject="open network", found=f"could be lent to a sandbox, by {open_way.PROGRAM}"
+                level="ok", subject="open network", found=f"could be lent to a sandbox, by {consent.OPEN_BY}"
             )
 
 

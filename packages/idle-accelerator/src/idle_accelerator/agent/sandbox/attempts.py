@@ -94,7 +94,9 @@ def expected(attempt: Attempt, tier: str) -> Outcome:
     return outcomes[tier]
 
 
-def breaches(seen: Mapping[str, Seen], tier: str, *, conceded: Collection[str] = ()) -> dict[Field, str]:
+def breaches(
+    seen: Mapping[str, Seen], tier: str = "bubblewrap", *, conceded: Collection[str] = ()
+) -> dict[Field, str]:
     """What should have been refused in this tier and was not, by line; an attempt that was not made counts too.
 
     ``conceded`` are attempts that the tier does not claim to refuse on this machine.

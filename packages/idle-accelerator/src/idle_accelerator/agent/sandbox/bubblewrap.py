@@ -51,6 +51,7 @@ _PROCESSES: Final = 4096
 _COUNTS_PER_NAMESPACE: Final = (5, 14)
 """Since this kernel RLIMIT_NPROC counts the processes of a user namespace; before, those of the owner too."""
 _HOST_NAME: Final = "guest"
+_THERE: Final = {Path("/"), Path("/tmp"), Path("/dev")}  # noqa: S108  # the guest's own
 SETPRIV: Final = "/usr/bin/setpriv"
 _ARGUMENTS: Final = "--args"
 _LOOK_EVERY_S: Final = 0.001
@@ -240,7 +241,8 @@ class BubblewrapSandbox:
             for place, pair in enumerate(itertools.pairwise(self._fixed))
             if pair == ("--remount-ro", "/dev")
         )
-        shown = [part for path in devices for part in ("--dev-bind", str(path), str(path))]
+        shown = [] if self.user is None else [*self._folders_above(devices)]
+        shown += [part for path in devices for part in ("--dev-bind", str(path), str(path))]
         return (*self._fixed[:sealing], *shown, *self._fixed[sealing:])
 
     def _fixed_arguments(self, options: str) -> Iterator[str]:
@@ -284,7 +286,7 @@ class BubblewrapSandbox:
 
     def _folders_above(self, places: Iterable[Path]) -> Iterator[str]:
         """Those on the way to what is shown, which bwrap would close to all but root, who made them."""
-        above = {parent for place in places for parent in place.parents} - {Path("/"), Path("/tmp")}  # noqa: S108  # is there
+        above = {parent for place in places for parent in place.parents} - _THERE
         for folder in sorted(above):
             if not self._view.shows(folder):
                 yield from ("--perms", "0755", "--dir", str(folder))
