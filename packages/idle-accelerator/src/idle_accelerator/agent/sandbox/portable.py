@@ -26,7 +26,7 @@ from idle_accelerator.agent.sandbox.types import (
 )
 from idle_accelerator.wire.nodes import Isolation
 
-LIMIT_S: Final = 60.0
+LIMIT_S: Final = 120.0
 """For all of it."""
 PROGRAM: Final = Path(__file__).with_name("hostile_portable.py")
 _HOME_ENTRIES: Final = 20

@@ -22,7 +22,7 @@ from idle_accelerator.wire.jobs import Requirements, Wasm
 from idle_accelerator.wire.nodes import Isolation
 from idle_accelerator.wire.units import format_size
 
-LIMIT_S: Final = 30.0
+LIMIT_S: Final = 120.0
 """For all of it. It takes about a second where the machine has time."""
 AS_ROOT: Final = (
     "The agent runs as root, and so does the process around a module: better run it as a user of its own."
