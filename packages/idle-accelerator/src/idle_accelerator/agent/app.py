@@ -16,14 +16,15 @@ from types import FrameType
 from idle_accelerator import locks
 from idle_accelerator.agent import control
 from idle_accelerator.agent.control import AgentStatus, OwnerWord
+from idle_accelerator.agent.environments import EnvironmentLimits, open_environments
 from idle_accelerator.agent.fingerprint import fingerprint
 from idle_accelerator.agent.journal import Journal
 from idle_accelerator.agent.link import Link
 from idle_accelerator.agent.outbox import Outbox
 from idle_accelerator.agent.owner import OwnerWatch
 from idle_accelerator.agent.runner import Limits, Runner
-from idle_accelerator.agent.sandbox import kill_leftovers
-from idle_accelerator.agent.sandbox.choice import Choice, Chosen, choose
+from idle_accelerator.agent.sandbox import kill_leftovers, open_sandbox
+from idle_accelerator.agent.sandbox.choice import Choice, Chosen, choose, is_own_pool
 from idle_accelerator.agent.session import UNKNOWN_NODE, Session
 from idle_accelerator.agent.single import Workshop
 from idle_accelerator.agent.workspace import BlobCache, Workspaces
@@ -67,6 +68,7 @@ class AgentConfig:
     """'auto': plain processes for a scheduler on this machine, and for any other the strongest tier that holds."""
     vacate_after_s: float = DEFAULT_VACATE_AFTER_S
     grace_s: float = DEFAULT_GRACE_S
+    environments: EnvironmentLimits = field(default_factory=EnvironmentLimits)
 
 
 def run_agent(config: AgentConfig) -> int:
@@ -297,6 +299,14 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
         _log.info("idleness: %s", sentence)
     for sentence in chosen.sentences:
         _log.info("isolation: %s", sentence)
+    environments = open_environments(
+        config.data_dir / "environments",
+        limits=config.environments,
+        sandbox=open_sandbox(),
+        unlocked=sandbox.tier == "process" and is_own_pool(config.scheduler_url),
+    )
+    if environments is not None:
+        facts = facts.model_copy(update={"environments": environments.facts})
     outbox = Outbox(journal)
     outbox.recover(journal.unacknowledged)
     shop = Workshop(
@@ -307,7 +317,10 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
         outbox=outbox,
         journal=journal,
         ledger=monitor.guests(),
+        environments=environments,
     )
+    if environments is not None:
+        environments.attend(began=shop.guest_began, ended=shop.guest_ended, moved=monitor.guests().sent)
     limits = Limits(total=facts.resources, vacate_after_s=config.vacate_after_s, grace_s=config.grace_s)
     try:
         await _Agent(config, owner, link, facts).run(
@@ -315,6 +328,8 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
         )
     finally:
         await workspaces.close()
+        if environments is not None:
+            await environments.close()
         await asyncio.to_thread(monitor.close)
         await asyncio.to_thread(history.close)
         await sandbox.close()

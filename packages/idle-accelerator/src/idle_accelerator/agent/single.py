@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from idle_accelerator.agent.attempts import Attempt, RunClock
+from idle_accelerator.agent.environments import EnvironmentRefused, Environments, EnvironmentTrouble, Held
 from idle_accelerator.agent.functions import FunctionCode, outcome_of
 from idle_accelerator.agent.journal import Journal
 from idle_accelerator.agent.link import Link
@@ -17,12 +18,12 @@ from idle_accelerator.agent.outbox import Outbox
 from idle_accelerator.agent.output import StreamPump, cut
 from idle_accelerator.agent.outputs import caps_for, collect_outputs
 from idle_accelerator.agent.sandbox import Guest, GuestExit, GuestSpec, KillFailed, Sandbox, SpawnFailed
-from idle_accelerator.agent.workloads.contract import give_notice, task_environment
+from idle_accelerator.agent.workloads.contract import give_notice, in_environment, task_environment
 from idle_accelerator.agent.workloads.function import FunctionHost, HostDied, Output, Returned
 from idle_accelerator.agent.workspace import BlobCache, InputMissing, Workspaces
 from idle_accelerator.errors import IdleError, StorageFull, TooLarge, Unavailable
 from idle_accelerator.wire.exchange import AttemptReport, LogChunk
-from idle_accelerator.wire.jobs import Command, Function
+from idle_accelerator.wire.jobs import Command, Function, JobSpec
 from idle_accelerator.wire.reasons import Reason, reason, render
 from idle_accelerator.wire.states import AttemptState
 from idle_sense import SenseError
@@ -74,6 +75,8 @@ class Workshop:
     outbox: Outbox
     journal: Journal
     ledger: Ledger
+    environments: Environments | None = None
+    """None: this machine makes none."""
     trouble: Trouble = field(default_factory=Trouble)
     counted_groups: set[str] = field(default_factory=set[str])
     """Control groups that the ledger knows. They hold the groups of all guests and outlive these, so that nothing is lost with one."""
@@ -112,6 +115,7 @@ class Single:
         self._threads = threads
         self._on_begin = on_begin
         self._workspace: Path | None = None
+        self._held: Held | None = None
         self._preparing: asyncio.Task[None] | None = None
         self._host: FunctionHost | None = None
         self._killing: asyncio.Task[None] | None = None
@@ -143,6 +147,8 @@ class Single:
                 self._attempt.state = report.state
                 self._shop.outbox.finish(report, self._logs)
         finally:
+            if self._held is not None and self._shop.environments is not None:
+                self._shop.environments.release(self._held)
             # After the report is filed: what a task made is not thrown away before it is safe.
             if self._workspace is not None:
                 disk_bytes = self._attempt.spec.requirements.disk_bytes
@@ -173,6 +179,10 @@ class Single:
             return self._failed(reason("agent.spawn_failed", detail=error.message[:500]))
         except InputMissing as error:
             return self._failed(reason("agent.input_missing", path=error.path, detail=error.detail[:500]))
+        except EnvironmentRefused as error:
+            return self._failed(error.why)
+        except EnvironmentTrouble as error:
+            return self._gone(error.why)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 return self._gone(reason("agent.disk_full"))
@@ -187,9 +197,10 @@ class Single:
     async def _prepare(self) -> None:
         self._workspace = self._shop.workspaces.make(self._attempt.key)
         await self._shop.workspaces.stage(self._attempt.spec.inputs, self._workspace)
+        self._held = await held_for(self._attempt.spec, self._shop)
 
     def _environment(self, workspace: Path) -> dict[str, str]:
-        return task_environment(
+        env = task_environment(
             ref=self._attempt.ref,
             task_count=self._attempt.spec.tasks,
             threads=self._threads,
@@ -197,6 +208,7 @@ class Single:
             grace_s=self._attempt.grace_s,
             extra=self._attempt.spec.env,
         )
+        return env if self._held is None else in_environment(env, self._held.folder, self._held.programs)
 
     async def _run_command(self, command: Command) -> AttemptReport:
         workspace = self._required_workspace()
@@ -207,6 +219,7 @@ class Single:
                 workspace=workspace,
                 env=env,
                 memory_bytes=self._attempt.spec.requirements.memory_bytes or None,
+                read_only=() if self._held is None else self._held.read_only,
             )
         )
         self._begin(guest)
@@ -262,6 +275,7 @@ class Single:
             task_count=self._attempt.spec.tasks,
             grace_s=self._attempt.grace_s,
             memory_bytes=self._attempt.spec.requirements.memory_bytes or None,
+            environment=self._held,
         )
         self._host = host
         self._begin(host.guest)
@@ -368,6 +382,19 @@ class Single:
         return self._attempt.report(AttemptState.FAILED, why).model_copy(
             update={"usage": self._attempt.usage()}
         )
+
+
+async def held_for(spec: JobSpec, shop: Workshop) -> Held | None:
+    """The job's environment, to be released when its guest has ended; None where it wants none.
+
+    Raises EnvironmentRefused, EnvironmentTrouble, OSError.
+    """
+    if spec.environment is None:
+        return None
+    if shop.environments is None:
+        raise EnvironmentTrouble("it has no uv, or its owner wants no environments.")
+    python = spec.workload.python if isinstance(spec.workload, Function) else spec.requirements.python
+    return await shop.environments.hold(spec.environment, python=python)
 
 
 async def patiently(attempt: Attempt, store: Callable[[], Awaitable[T]]) -> T:

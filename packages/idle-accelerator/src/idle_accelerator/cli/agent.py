@@ -65,6 +65,33 @@ def agent(
             show_default=False,
         ),
     ] = None,
+    environments: Annotated[
+        str,
+        typer.Option(
+            "--environments",
+            metavar="SIZE",
+            help="Disk for the packages that tasks ask for, kept for the next time; 0 installs none.",
+            rich_help_panel=_LENDING,
+        ),
+    ] = "10G",
+    environment_size: Annotated[
+        str,
+        typer.Option(
+            "--environment-size",
+            metavar="SIZE",
+            help="Most that the packages of one task may take.",
+            rich_help_panel=_LENDING,
+        ),
+    ] = "8G",
+    environment_time: Annotated[
+        str,
+        typer.Option(
+            "--environment-time",
+            metavar="DURATION",
+            help="Longest that installing them may take.",
+            rich_help_panel=_LENDING,
+        ),
+    ] = "15m",
     policy: PolicyFlag = "desktop",
     sandbox: Annotated[
         str,
@@ -129,6 +156,7 @@ def agent(
             raise InvalidInput("must be more than nothing.", field=flag, hint="Leave it out to lend all.")
 
     from idle_accelerator.agent.app import AgentConfig, run_agent  # noqa: PLC0415  # 0.5 s of imports
+    from idle_accelerator.agent.environments import EnvironmentLimits  # noqa: PLC0415  # as above
     from idle_accelerator.agent.sandbox import choice  # noqa: PLC0415  # as above
 
     config = AgentConfig(
@@ -147,6 +175,11 @@ def agent(
         grace_s=parse_duration(grace, field="--grace"),
         input_idle_s=_duration(input_idle, flag="--input-idle"),
         pool_pid=pool_pid,
+        environments=EnvironmentLimits(
+            kept_bytes=parse_size(environments, field="--environments"),
+            size_bytes=parse_size(environment_size, field="--environment-size"),
+            time_s=parse_duration(environment_time, field="--environment-time"),
+        ),
     )
     daemons.log_to_stderr()
     daemons.settle_in()

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from idle_accelerator.wire.checkpoints import CheckpointView, Progress
+from idle_accelerator.wire.environments import Environment, EnvironmentKind
 from idle_accelerator.wire.ids import MAX_TASKS, Digest, JobId
 from idle_accelerator.wire.model import WireModel
 from idle_accelerator.wire.payload import Payload, RemoteError
@@ -87,6 +88,9 @@ class Requirements(WireModel):
     python: Annotated[str, Field(pattern=r"^3\.\d{1,3}$")] | None = None
     labels: dict[Text, Text] = Field(default_factory=dict, max_length=100)
     node: Text | None = Field(default=None, description="Id or name of the only node that may run it.")
+    environment: EnvironmentKind | None = Field(
+        default=None, description="Set by the scheduler, from the job's environment."
+    )
 
 
 class JobSpec(WireModel):
@@ -101,6 +105,9 @@ class JobSpec(WireModel):
         default=(), max_length=1000, strict=False, description="Globs inside the workspace."
     )
     requirements: Requirements = Requirements()
+    environment: Environment | None = Field(
+        default=None, description="What the tasks' Python has installed; built by the node."
+    )
     retries: int = Field(default=0, ge=0, le=1000, description="How often a FAILED attempt is tried again.")
     timeout_s: float | None = Field(
         default=None, gt=0, le=10**8, description="Running time of one attempt; frozen time does not count."
@@ -114,6 +121,15 @@ class JobSpec(WireModel):
             if item.path in seen:
                 raise ValueError(f"two input files have the path {item.path!r}")
             seen.add(item.path)
+        return self
+
+    @model_validator(mode="after")
+    def _pythons_agree(self) -> Self:
+        wanted = None if self.environment is None else self.environment.python
+        if wanted is not None and isinstance(self.workload, Function) and wanted != self.workload.python:
+            raise ValueError(
+                f"the environment is for Python {wanted}, but Python {self.workload.python} pickled the function"
+            )
         return self
 
 

@@ -38,6 +38,17 @@ class Isolation(WireModel):
     probed_at: datetime | None = Field(default=None, description="None: this tier claims nothing to try.")
 
 
+class EnvironmentFacts(WireModel):
+    """That a node builds environments of tasks (see wire.environments), and which."""
+
+    pythons: tuple[Annotated[str, Field(pattern=r"^3\.\d{1,3}$")], ...] = Field(
+        strict=False, min_length=1, max_length=50, description="Minor versions; its own first."
+    )
+    unlocked: bool = Field(
+        default=False, description="Also such as name no hashes: of a pool that is the owner's own."
+    )
+
+
 class NodeFacts(WireModel):
     """What the agent found out about its machine when it started."""
 
@@ -55,6 +66,7 @@ class NodeFacts(WireModel):
     isolation: Isolation | None = Field(
         default=None, description="What the tier was found to hold; None from agents that do not say."
     )
+    environments: EnvironmentFacts | None = Field(default=None, description="None: it builds none.")
     agent_version: Text = ""
     idleness: tuple[Text, ...] = Field(
         default=(),

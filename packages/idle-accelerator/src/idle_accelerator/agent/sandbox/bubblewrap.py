@@ -147,6 +147,8 @@ class BubblewrapSandbox:
                 arguments += ["--perms", "0444", "--file", file(text.encode()), place]
             for name, value in spec.env.items():
                 arguments += ["--setenv", name, value]
+            for folder in spec.read_only:
+                arguments += ["--ro-bind", str(folder), str(folder)]
             workspace = str(spec.workspace)
             arguments += ["--bind", workspace, workspace, *self._view.sealing(), "--chdir", workspace]
             # By a file, so that nothing of it shows in /proc/1/cmdline; and bwrap's own environment is empty.

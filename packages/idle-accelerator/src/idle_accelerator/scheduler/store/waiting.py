@@ -32,6 +32,12 @@ def requirements_of(spec: JobSpec) -> Requirements:
     needed = spec.requirements
     if spec.workload.kind == "function" and needed.python is None:
         needed = needed.model_copy(update={"python": spec.workload.python})
+    environment = spec.environment
+    if environment is not None:
+        python = environment.python or needed.python
+        return needed.model_copy(update={"environment": environment.kind, "python": python})
+    if needed.environment is not None:
+        return needed.model_copy(update={"environment": None})
     return needed
 
 
