@@ -319,19 +319,21 @@ def _from_pylock(text: str) -> str:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidInput(f"no valid TOML: {error}.", field="lock", hint="Make it anew.") from None
-    packages = values.get("packages")
-    if not isinstance(values.get("lock-version"), str) or not isinstance(packages, list):
+    packages = _tables(values.get("packages"))
+    if not isinstance(values.get("lock-version"), str) or not packages:
         raise InvalidInput(
             "no lock as PEP 751 has it.", field="lock", hint="uv export --format pylock.toml makes one."
         )
-    return "\n".join(
-        _locked_line(cast("Mapping[str, Any]", package)) for package in cast("list[Any]", packages)
-    )
+    return "\n".join(_locked_line(package) for package in packages)
+
+
+def _tables(value: Any) -> list[dict[str, Any]]:
+    items = cast("list[Any]", value) if isinstance(value, list) else []
+    return [cast("dict[str, Any]", item) for item in items if isinstance(item, dict)]
 
 
 def _locked_line(package: Mapping[str, Any]) -> str:
     name, version = package.get("name"), package.get("version")
-    wheels = package.get("wheels")
     other = next((kind for kind in ("vcs", "directory", "archive") if kind in package), None)
     if other is not None or not isinstance(name, str) or not isinstance(version, str):
         raise InvalidInput(
@@ -339,11 +341,11 @@ def _locked_line(package: Mapping[str, Any]) -> str:
             field="lock",
             hint="Nodes install wheels of an index alone: send your own code as input files.",
         )
+    hashes = [wheel.get("hashes") for wheel in _tables(package.get("wheels"))]
     digests = [
-        str(cast("Mapping[str, Any]", wheel.get("hashes", {})).get("sha256"))
-        for wheel in cast("list[Mapping[str, Any]]", wheels if isinstance(wheels, list) else [])
+        cast("dict[str, Any]", item).get("sha256") if isinstance(item, dict) else None for item in hashes
     ]
-    if not digests or "None" in digests:
+    if not digests or None in digests:
         raise InvalidInput(
             f"{name} has no wheel with a sha256.",
             field="lock",
@@ -351,8 +353,7 @@ def _locked_line(package: Mapping[str, Any]) -> str:
         )
     marker = package.get("marker")
     suffix = f" ; {marker}" if isinstance(marker, str) else ""
-    hashes = " ".join(f"--hash=sha256:{digest}" for digest in digests)
-    return f"{name}=={version}{suffix} {hashes}"
+    return " ".join([f"{name}=={version}{suffix}", *(f"--hash=sha256:{digest}" for digest in digests)])
 
 
 def _sentence(text: str) -> str:

@@ -33,6 +33,8 @@ _REQUIREMENT = re.compile(
     r"(?:;\s*(?P<marker>.+))?",
     re.ASCII,
 )
+_ARCHIVE = re.compile(r"\.(whl|zip|tgz|tbz|tar(\.[a-z0-9]+)?)$", re.IGNORECASE)
+"""pip takes such a name for a file."""
 _MARKER = re.compile(r"[A-Za-z0-9_ .'\"()<>=!~,*+-]{1,1000}", re.ASCII)
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _WEAK_HASH = re.compile(r"(md5|sha1|sha224):.*")
@@ -179,7 +181,7 @@ def _parse(line: str, number: int) -> Requirement:
             hint="write name==version: packages come from the node's own index alone",
         )
     found = _REQUIREMENT.fullmatch(subject.strip())
-    if found is None:
+    if found is None or _ARCHIVE.search(found["name"]):
         path = re.match(r"[./~\\]|[A-Za-z]:|.*(\.whl|\.tar\.gz|\.zip|[/\\].*)$", subject.strip())
         raise RequirementProblem(
             f"{_shown(subject)!r} is {'a path' if path else 'no requirement'}",

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -67,18 +67,15 @@ def _works(program: Path) -> bool:
 
 
 def find_interpreters() -> tuple[Interpreter, ...]:
-    """This program's own first, then others by name on PATH, one of each minor version. None is started."""
+    """This program's own first, then one of each other minor version: on PATH, or kept by uv or pyenv. None is started."""
     own = Interpreter(minor=f"{sys.version_info[0]}.{sys.version_info[1]}", path=_own())
     found = {own.minor: own}
     if sys.platform != "win32":
         for number in _MINORS:
             minor = f"3.{number}"
-            at = shutil.which(f"python{minor}")
-            if minor in found or at is None or not _is_program(Path(at)):
-                continue
-            interpreter = Interpreter(minor=minor, path=Path(at).resolve())
-            if interpreter.prefix is not None:
-                found[minor] = interpreter
+            at = None if minor in found else next(_programs(minor), None)
+            if at is not None:
+                found[minor] = Interpreter(minor=minor, path=at)
     return tuple(found.values())
 
 
@@ -86,6 +83,25 @@ def _own() -> Path:
     """The Python under this program's virtual environment, if it is in one."""
     base = getattr(sys, "_base_executable", None) or sys.executable
     return Path(base).resolve() if sys.platform != "win32" else Path(base)
+
+
+def _programs(minor: str) -> Iterator[Path]:
+    """Pythons of that version, the nearest first, whose folders hold nothing else."""
+    name = f"python{minor}"
+    on_path = shutil.which(name)
+    if on_path is not None:
+        yield from _fitting([Path(on_path)], minor)
+    by_uv = os.environ.get("UV_PYTHON_INSTALL_DIR") or Path.home() / ".local" / "share" / "uv" / "python"
+    by_pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    for kept in (Path(by_uv), by_pyenv):
+        yield from _fitting(sorted(kept.glob(f"*/bin/{name}"), reverse=True), minor)
+
+
+def _fitting(paths: Iterable[Path], minor: str) -> Iterator[Path]:
+    for path in paths:
+        real = path.resolve()
+        if _is_program(real) and Interpreter(minor=minor, path=real).prefix is not None:
+            yield real
 
 
 def _is_program(path: Path) -> bool:
