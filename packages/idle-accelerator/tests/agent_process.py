@@ -80,6 +80,11 @@ class AgentProcess:
         self._process.kill()
         self._process.wait(timeout=_DEADLINE_S)
 
+    def suspend(self) -> None:
+        """It does nothing more, so that a test can look at what it has done so far before it is killed."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
     def stop(self) -> int:
         """Asks it to stop, as Ctrl-C does; returns its exit status."""
         assert self._process is not None

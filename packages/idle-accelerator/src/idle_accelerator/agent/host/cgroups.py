@@ -398,7 +398,8 @@ def _write_if_there(path: str, value: str) -> None:
 def pids_in(folder: str) -> set[int]:
     """Of one group without those below it."""
     try:
-        return set(map(int, Path(folder, MEMBERS).read_bytes().split())) - {0}  # 0: of another pid namespace
+        with open(f"{folder}/{MEMBERS}", "rb", buffering=0) as file:  # noqa: PTH123  # 2× as quick
+            return set(map(int, file.readall().split())) - {0}  # 0: of another pid namespace
     except OSError:
         return set()
 

@@ -169,7 +169,7 @@ class System:
             brand=brand,
             group="" if self._group is None else self._group.tree,
         )
-        tree = self._tree = _Tree(record, self._group, nice=launch.nice)
+        tree = self._tree = _Tree(record, self._group, launch)
         tree.settle()
         return tree
 
@@ -220,10 +220,15 @@ class System:
 class _Tree:
     """The processes of one guest."""
 
-    def __init__(self, record: GuestRecord, group: cgroups.Group | None, *, nice: bool) -> None:
+    def __init__(self, record: GuestRecord, group: cgroups.Group | None, launch: Launch) -> None:
         self.record: Final = record
         self.group: Final = group
-        self._nice = nice
+        self._nice = launch.nice
+        self._within = group if launch.contained else None
+        """Where all of it is to be found."""
+        self._ask_heir = launch.heir
+        self._heirs: dict[int, str] = {}
+        """Children of its main process and of this program, with when they began."""
         self._orphans_cpu_s = 0.0
         self._orphans_max_rss = 0
         self._lowered_sessions: set[int] = set()
@@ -242,6 +247,34 @@ class _Tree:
         return self._orphans_max_rss
 
     def walk(self, still: Collection[int] = ()) -> posix.Walk:
+        return self._search(still) if self._within is None else self._look_into(self._within, still)
+
+    def _look_into(self, group: cgroups.Group, still: Collection[int]) -> posix.Walk:
+        """The kernel lists what is forked behind what forked it, so what ends meanwhile hides nothing. What is just ending has left the
+        group already; of that, children of this program are looked for here."""
+        self._learn_heir()
+        members: list[posix.Member] = []
+        for pid in cgroups.pids_in(group.tree) | self._heirs.keys():  # it cannot make groups below
+            process = procfs.read(pid)
+            if process is None or self._heirs.get(pid, process.started) != process.started:
+                self._heirs.pop(pid, None)
+            elif not process.ended:
+                members.append(_member(process, still=pid in still))
+                if process.parent == self.record.pid:
+                    self._heirs[pid] = process.started
+            elif self._collect(process):
+                self._heirs.pop(pid, None)
+        return posix.Walk(members=members, complete=True)
+
+    def _learn_heir(self) -> None:
+        pid = None if self._ask_heir is None else self._ask_heir()
+        if pid is not None:
+            self._ask_heir = None
+            process = procfs.read(pid)
+            if process is not None:
+                self._heirs[pid] = process.started
+
+    def _search(self, still: Collection[int]) -> posix.Walk:
         # A process that lives when the scan begins has ancestors up to a child of this program (or is one). That child is
         # seen alive, or as a zombie, for nobody else can collect it; so what may be missed is betrayed by a new zombie.
         known = self._ended
@@ -265,7 +298,7 @@ class _Tree:
         """What is in the group forks within it; so one that is found outside was forked by one that was outside itself."""
         for _ in range(_GATHERINGS):
             inside = group.pids()
-            outside = [member.pid for member in self.walk().members if member.pid not in inside]
+            outside = [member.pid for member in self._search(()).members if member.pid not in inside]
             if not outside:
                 return
             try:
@@ -330,16 +363,18 @@ class _Tree:
         return found
 
     def _reap(self, processes: list[procfs.Process]) -> int:
-        own, count = os.getpid(), 0
-        for process in processes:
-            if process.ended and process.parent == own and process.pid != self.record.pid:
-                with contextlib.suppress(ChildProcessError):
-                    pid, _, usage = os.wait4(process.pid, os.WNOHANG)
-                    if pid:
-                        count += 1
-                        self._orphans_cpu_s += usage.ru_utime + usage.ru_stime
-                        self._orphans_max_rss = max(self._orphans_max_rss, usage.ru_maxrss)
-        return count
+        return sum(self._collect(process) for process in processes if process.ended)
+
+    def _collect(self, process: procfs.Process) -> bool:
+        """An ended one that has been handed to this program; False where there is none to collect."""
+        if process.parent == os.getpid() and process.pid != self.record.pid:
+            with contextlib.suppress(ChildProcessError):
+                pid, _, usage = os.wait4(process.pid, os.WNOHANG)
+                if pid:
+                    self._orphans_cpu_s += usage.ru_utime + usage.ru_stime
+                    self._orphans_max_rss = max(self._orphans_max_rss, usage.ru_maxrss)
+                return bool(pid)
+        return False
 
     def _lower_session(self, session: int, member: int) -> None:
         """Each session is a group of its own to the scheduler (autogroup, sched(7)): nice alone weighs a process only

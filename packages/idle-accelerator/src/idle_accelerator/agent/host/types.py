@@ -1,7 +1,7 @@
 """What the floor under the agent speaks in: one launch, one running guest, its end."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final, Literal, Protocol
@@ -60,6 +60,12 @@ class Launch:
     """Its tree may have no more processes and threads at a time, where the system can do that. None: no limit."""
     descriptors: tuple[int, ...] = ()
     """Open files of the agent that it gets under the same numbers, beside its three streams. Not on Windows."""
+    contained: bool = False
+    """Nothing of it can leave the control group that it is started in: where it has one, that is asked for its processes, not
+    the whole machine. On Linux."""
+    heir: Callable[[], int | None] | None = None
+    """Tells, once it is known, the pid of a process of a contained guest which this program inherits when the main process ends
+    before it: it is collected, and what it used is counted."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,13 +84,18 @@ class BubblewrapSandbox:
         """What of the machine's files guests may read."""
         return self._view.shown
 
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Those of bwrap that are the same for every guest."""
+        return self._fixed
+
     async def start(self, spec: GuestSpec) -> Guest:
         """Start a guest; it runs on return. Raises SpawnFailed, and then nothing of it runs."""
         _check_environment(spec)
         view.check_program(spec, self._view)
         with contextlib.ExitStack() as given:
             try:
-                launch, status, gate = self._launch(spec, given)
+                launch, reports, gate = self._launch(spec, given)
             except OSError as error:
                 raise SpawnFailed(
                     f"There are no pipes for it: {error.strerror}.",
@@ -100,9 +105,9 @@ class BubblewrapSandbox:
             try:
                 outer = await (host.spawn(launch) if self._forker is None else self._forker.start(launch))
             except BaseException:
-                os.close(status)
+                reports.close()
                 raise
-            guest = _Inside(outer, status)
+            guest = _Inside(outer, reports)
             try:
                 await guest.begin(gate, self._limits)
             except BaseException:
@@ -120,16 +125,16 @@ class BubblewrapSandbox:
         if self._forker is not None:
             await self._forker.close()
 
-    def _launch(self, spec: GuestSpec, given: contextlib.ExitStack) -> tuple[host.Launch, int, int]:
-        """What to start, this program's end of bwrap's reports, and the gate: bwrap starts the program when a byte is
+    def _launch(self, spec: GuestSpec, given: contextlib.ExitStack) -> tuple[host.Launch, "_Reports", int]:
+        """What to start, bwrap's reports, and the gate: bwrap starts the program when a byte is
         written there. All open files but that of the reports are closed with ``given``."""
         waits, gate = os.pipe()
         given.callback(os.close, waits)
         given.callback(os.close, gate)
-        reports, reporting = os.pipe()
+        reading, reporting = os.pipe()
         given.callback(os.close, reporting)
+        reports = _Reports(reading)
         try:
-            os.set_blocking(reports, False)
             descriptors = [reporting, waits]
 
             def file(content: bytes) -> str:
@@ -154,7 +159,7 @@ class BubblewrapSandbox:
             # By a file, so that nothing of it shows in /proc/1/cmdline; and bwrap's own environment is empty.
             listed = file(b"".join(os.fsencode(part) + b"\0" for part in arguments))
         except BaseException:
-            os.close(reports)
+            reports.close()
             raise
         launch = host.Launch(
             argv=(str(self.program), _ARGUMENTS, listed, "--", *spec.argv),
@@ -168,6 +173,8 @@ class BubblewrapSandbox:
             memory_bytes=spec.memory_bytes,
             processes=None if spec.processes is None else spec.processes + _WRAPPERS,
             descriptors=tuple(descriptors),
+            contained=True,  # it sees no file system of control groups, and cannot mount one
+            heir=reports.init,
         )
         return launch, reports, gate
 
@@ -194,14 +201,55 @@ class BubblewrapSandbox:
         yield from self._view.mounts()
 
 
+class _Reports:
+    """What bwrap tells of a sandbox, one JSON object in a line; they come in pieces."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Closes it at the end."""
+        os.set_blocking(descriptor, False)
+        self._descriptor: int | None = descriptor
+        self._said = b""
+        self._init: int | None = None
+
+    def init(self) -> int | None:
+        """The pid of the first process of the new pid namespace, which is reported as soon as it is made."""
+        if self._init is None:
+            self._init = next((told["child-pid"] for told in self._hear() if "child-pid" in told), None)
+        return self._init
+
+    def program_ended(self) -> bool:
+        """An exit code is told only of a program that was started."""
+        return any("exit-code" in told for told in self._hear())
+
+    def call_when_more(self, callback: Callable[[], None]) -> None:
+        if self._descriptor is not None:
+            asyncio.get_running_loop().add_reader(self._descriptor, callback)
+
+    def call_no_more(self) -> None:
+        if self._descriptor is not None:
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+
+    def close(self) -> None:
+        self._hear()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _hear(self) -> list[dict[str, int]]:
+        with contextlib.suppress(BlockingIOError):
+            while self._descriptor is not None and (piece := os.read(self._descriptor, _REPORT_BYTES)):
+                self._said += piece
+        return [json.loads(line) for line in self._said.split(b"\n")[:-1]]
+
+
 class _Inside:
     """A guest whose main process, as ``host`` sees it, is bwrap's monitor."""
 
-    def __init__(self, outer: Guest, reports: int) -> None:
+    def __init__(self, outer: Guest, reports: _Reports) -> None:
         self._outer = outer
         self._reports = reports
-        self._said = b""
         self._init: procfs.Process | None = None
+        self._woken = asyncio.Event()
         self._ending = asyncio.ensure_future(outer.wait())
         self._ending.add_done_callback(lambda _: self._close())
         self._retry: asyncio.TimerHandle | None = None
@@ -213,14 +261,22 @@ class _Inside:
         makes the sandbox, and count what is the owner's. By then the guest is in its control group, too.
         Raises SpawnFailed when bwrap could not make the sandbox, and then nothing of it lives.
         """
-        await self._until(lambda: self._find_init() is not None)
+        deadline_s = asyncio.get_running_loop().time() + _BEGIN_LIMIT_S
+        self._reports.call_when_more(self._woken.set)
+        try:
+            await self._until(
+                lambda: self._find_init() is not None, look_every_s=_BEGIN_LIMIT_S, deadline_s=deadline_s
+            )
+        finally:
+            self._reports.call_no_more()
         if self._init is not None:
             for limit, values in limits.items():
                 with contextlib.suppress(ProcessLookupError):
                     resource.prlimit(self._init.pid, limit, values)
             os.write(gate, b"\0")
-            await self._until(self._has_begun)
-        if self._ending.done() and not self._program_ended():
+            # Nobody tells of that: it is looked for.
+            await self._until(self._has_begun, look_every_s=_LOOK_EVERY_S, deadline_s=deadline_s)
+        if self._ending.done() and not self._reports.program_ended():
             ended = await self._ending
             said = b"" if self.stderr is None else await self.stderr.read()
             if ended.signal is not None and not said:
@@ -232,12 +288,15 @@ class _Inside:
                 field=None,
             )
 
-    async def _until(self, truth: Callable[[], bool]) -> None:
+    async def _until(self, truth: Callable[[], bool], *, look_every_s: float, deadline_s: float) -> None:
         """Or until the end. Raises SpawnFailed when it takes too long."""
-        deadline = asyncio.get_running_loop().time() + _BEGIN_LIMIT_S
+        loop = asyncio.get_running_loop()
         while not self._ending.done() and not truth():
-            await asyncio.wait({self._ending}, timeout=_LOOK_EVERY_S)
-            if asyncio.get_running_loop().time() > deadline:
+            self._woken.clear()
+            timer = loop.call_later(look_every_s, self._woken.set)
+            await self._woken.wait()
+            timer.cancel()
+            if loop.time() > deadline_s:
                 raise SpawnFailed(
                     f"{PROGRAM} did not make its sandbox within {_BEGIN_LIMIT_S:.0f} s.",
                     hint="See whether the machine is overloaded, and try it by hand: bwrap --ro-bind / / true",
@@ -314,36 +373,20 @@ class _Inside:
         if program is None:
             return False
         try:
-            with open(f"/proc/{program}/cmdline", "rb") as file:  # noqa: PTH123  # read each millisecond
-                words = file.read(_REPORT_BYTES).split(b"\0")
+            words = _read(f"/proc/{program}/cmdline").split(b"\0")
         except OSError:  # it has ended, and so has begun
             return True
         return words[1:2] != [_ARGUMENTS.encode()]
 
     def _find_init(self) -> procfs.Process | None:
-        """The first process of the new pid namespace, which bwrap reports as soon as it has made it."""
         if self._init is None:
-            for report in self._hear():
-                if "child-pid" in report:
-                    self._init = procfs.read(int(report["child-pid"]))
+            pid = self._reports.init()
+            self._init = None if pid is None else procfs.read(pid)
         return self._init
 
-    def _program_ended(self) -> bool:
-        """bwrap tells an exit code only of a program that it has started."""
-        return any("exit-code" in report for report in self._hear())
-
-    def _hear(self) -> list[dict[str, int]]:
-        """All complete reports so far, one in a line; they come in pieces."""
-        with contextlib.suppress(BlockingIOError):
-            while self._reports is not None and (piece := os.read(self._reports, _REPORT_BYTES)):
-                self._said += piece
-        return [json.loads(line) for line in self._said.split(b"\n")[:-1]]
-
     def _close(self) -> None:
-        self._hear()
-        if self._reports is not None:
-            os.close(self._reports)
-            self._reports = None
+        self._woken.set()
+        self._reports.close()
         if self._retry is not None:
             self._retry.cancel()
 
@@ -353,11 +396,19 @@ def _is_still(process: procfs.Process) -> bool:
     return now is not None and now.started == process.started
 
 
+def _read(path: str) -> bytes:
+    """The beginning of a file that is looked at each millisecond. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, _REPORT_BYTES)
+    finally:
+        os.close(descriptor)
+
+
 def _program_of(init: int) -> int | None:
     """The first child of the namespace's init; None before there is one."""
     try:
-        with open(f"/proc/{init}/task/{init}/children", encoding="ascii") as file:  # noqa: PTH123  # read each millisecond
-            pids = file.read().split()
+        pids = _read(f"/proc/{init}/task/{init}/children").split()
         return int(pids[0]) if pids else None
     except ProcessLookupError:
         return None
