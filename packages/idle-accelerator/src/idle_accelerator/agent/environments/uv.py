@@ -5,6 +5,7 @@ something is in it, since that would run what a package put into a ``.pth`` file
 """
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -70,7 +71,7 @@ def find_interpreters() -> tuple[Interpreter, ...]:
     """This program's own first, then one of each other minor version: on PATH, or kept by uv or pyenv. None is started."""
     own = Interpreter(minor=f"{sys.version_info[0]}.{sys.version_info[1]}", path=_own())
     found = {own.minor: own}
-    if sys.platform != "win32":
+    if platform.system() != "Windows":
         for number in _MINORS:
             minor = f"3.{number}"
             at = None if minor in found else next(_programs(minor), None)
