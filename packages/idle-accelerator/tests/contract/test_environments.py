@@ -480,6 +480,19 @@ async def test_what_the_index_does_not_have_is_the_jobs_own_fault(
         await shop.made.hold(wanted(f"nowhere=={version} --hash=sha256:{digest}"))
 
 
+async def test_what_cannot_be_made_is_not_tried_for_each_task_anew(shop: Shop, index: WheelIndex) -> None:
+    environment = wanted(f"nowhere==1.0 --hash=sha256:{hashlib.sha256(b'').hexdigest()}")
+    with pytest.raises(EnvironmentRefused) as first:
+        await shop.made.hold(environment)
+    begun, asked = len(shop.began), len(index.asked)
+    for _ in range(100):
+        with pytest.raises(EnvironmentRefused) as again:
+            await shop.made.hold(environment)
+        assert (again.value.message, again.value.why) == (first.value.message, first.value.why)
+    assert (len(shop.began), len(index.asked)) == (begun, asked)
+    await shop.made.hold(wanted(index.add(GREET)))
+
+
 async def test_a_wheel_for_another_system_is_refused_with_its_name(shop: Shop, index: WheelIndex) -> None:
     name, content = wheel("alien", "1.0", {"alien.py": ""})
     line = index.add((name.replace("py3-none-any", "cp399-cp399-plan9_mips"), content))

@@ -318,7 +318,8 @@ class Slot:
         except InputMissing as error:
             job.fail_next(reason("agent.input_missing", path=error.path, detail=error.detail[:500]))
         except EnvironmentRefused as error:
-            job.fail_next(error.why)
+            while job.queue:  # it is the same for all of them
+                job.fail_next(error.why)
         except EnvironmentTrouble as error:
             if job.queue:
                 job.reject_queued(error.why)

@@ -8,6 +8,7 @@ different submitters may share it: what is in it follows from the hashes that it
 import asyncio
 import hashlib
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ __all__ = [
 _log = logging.getLogger(__name__)
 _FORMAT: Final = "1"
 """Raise it when environments that an older agent has made must not be used any more."""
+_REFUSED_FOR_S: Final = 30.0
+"""What cannot be made is not tried again for so long: a job may have a million tasks that want it."""
 DEFAULT_SIZE_BYTES: Final = 8 * 1024**3
 DEFAULT_KEPT_BYTES: Final = 10 * 1024**3
 DEFAULT_TIME_S: Final = 900.0
@@ -94,6 +97,7 @@ class Environments:
         self._limits = limits
         self._holders: Counter[str] = Counter()
         self._makings: dict[str, asyncio.Task[None]] = {}
+        self._refused: dict[str, tuple[float, EnvironmentRefused]] = {}
         self._turn = asyncio.Lock()
         self._used_at_start_bytes = 0
         self._used_bytes = 0
@@ -172,6 +176,9 @@ class Environments:
             making.cancel()
 
     async def _made(self, key: str, text: str, interpreter: uv.Interpreter, *, locked: bool) -> None:
+        until_s, refused = self._refused.get(key, (0.0, None))
+        if refused is not None and time.monotonic() < until_s:
+            raise EnvironmentRefused(refused.message, why=refused.why)
         making = self._makings.get(key)
         if making is None:
             making = asyncio.create_task(
@@ -184,8 +191,11 @@ class Environments:
     def _over(self, key: str, making: asyncio.Task[None]) -> None:
         if self._makings.get(key) is making:
             del self._makings[key]
-        if not making.cancelled():
-            making.exception()  # whoever still waits has it
+        error = None if making.cancelled() else making.exception()
+        now_s = time.monotonic()
+        self._refused = {name: held for name, held in self._refused.items() if held[0] > now_s}
+        if isinstance(error, EnvironmentRefused):
+            self._refused[key] = (now_s + _REFUSED_FOR_S, error)
 
     async def _make(self, key: str, text: str, interpreter: uv.Interpreter, *, locked: bool) -> None:
         async with self._turn:
