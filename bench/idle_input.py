@@ -43,7 +43,8 @@ class XTest(IdleClient):
         self._count = (self._count + 1) & 0xFFFF
         head = struct.pack("<BBHBBxxII8x", self._xtest, 2, 9, 6, 1, 0, 0)
         self._send(head + struct.pack("<hh8x", 1, 1))
-        self._flush()
+        if self._socket is not None:
+            self._socket.flush()
 
 
 def input_of(server: Server) -> Callable[[], None]:

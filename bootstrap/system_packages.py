@@ -99,6 +99,14 @@ FOR_TESTS = (
         serves="work of strangers in a sandbox",
     ),
     SystemPackage(
+        apt_name="slirp4netns",
+        programs=("slirp4netns",),
+        serves="an open network for work in a sandbox",
+    ),
+    SystemPackage(
+        apt_name="openssl", programs=("openssl",), serves="work in a sandbox that reaches a host over TLS"
+    ),
+    SystemPackage(
         apt_name="tmux", programs=("tmux",), serves="terminals that outlive the program that opened them"
     ),
 )

@@ -107,6 +107,6 @@ def lives(process: psutil.Process) -> bool:
 
 def _is_helper(process: psutil.Process) -> bool:
     try:
-        return any(part.endswith(("keeper.py", "template.py")) for part in process.cmdline())
+        return any(part.endswith(("keeper.py", "template.py", "watch.py")) for part in process.cmdline())
     except psutil.Error:
         return True

@@ -13,7 +13,8 @@ from idle_accelerator.scheduler.store import jobs as stored_jobs
 from idle_accelerator.scheduler.store import leases, logs
 from idle_accelerator.scheduler.store import nodes as stored_nodes
 from idle_accelerator.scheduler.store.rows import job_state
-from idle_accelerator.scheduler.store.schema import attempts, jobs, nodes, tasks
+from idle_accelerator.scheduler.store.schema import attempts, checkpoints, jobs, nodes, notes, tasks
+from idle_accelerator.wire.checkpoints import ProgressNote, SavedCheckpoint
 from idle_accelerator.wire.exchange import AttemptReport, ExchangeRequest, LogChunk
 from idle_accelerator.wire.ids import AttemptRef, from_random
 from idle_accelerator.wire.jobs import JobSpec
@@ -93,13 +94,21 @@ class StoreBench:
         self, node_id: str, job_id: str, count: int = 1, *, heard: tuple[str, int] | None = None
     ) -> list[AttemptRef]:
         """Grants up to ``count`` tasks, as a plan made just now would."""
+        granted = self._granted(node_id, job_id, count, heard)
+        return [AttemptRef(item.job_id, *pair) for item in granted for pair in item.attempts]
+
+    def grant(self, node_id: str, job_id: str, count: int = 1) -> leases.Granted:
+        """As ``lease``, and all that the node is told."""
+        (granted,) = self._granted(node_id, job_id, count, None)
+        return granted
+
+    def _granted(
+        self, node_id: str, job_id: str, count: int, heard: tuple[str, int] | None
+    ) -> list[leases.Granted]:
         line = GrantLine(
             node_id=node_id, job_id=job_id, count=count, heard=self.heard(node_id) if heard is None else heard
         )
-        granted = self.do(
-            lambda connection: leases.commit_plan(connection, Plan(grants=(line,)), now=self.now)
-        )
-        return [AttemptRef(item.job_id, *pair) for item in granted for pair in item.attempts]
+        return self.do(lambda connection: leases.commit_plan(connection, Plan(grants=(line,)), now=self.now))
 
     def request(
         self, node_id: str, *, incarnation: str = "first", seq: int | None = None, **said: Any
@@ -119,6 +128,8 @@ class StoreBench:
         reports: Sequence[AttemptReport] = (),
         lends: Offer | None = None,
         facts: NodeFacts | None = None,
+        checkpoints: Sequence[SavedCheckpoint] = (),
+        progress: Sequence[ProgressNote] = (),
     ) -> ExchangeRequest:
         return ExchangeRequest(
             incarnation=incarnation,
@@ -127,6 +138,8 @@ class StoreBench:
             holding=holdings(holding),
             reports=tuple(reports),
             facts=facts,
+            checkpoints=tuple(checkpoints),
+            progress=tuple(progress),
         )
 
     def deliver(self, node_id: str, request: ExchangeRequest) -> leases.Exchanged:
@@ -204,6 +217,22 @@ def check_true(connection: Connection) -> None:
         _check_job(job, of_job[job.job_seq])
         for task in of_job[job.job_seq]:
             _check_task(task, of_task[task.job_seq, task.task_index])
+    _check_saves(connection, {row.job_seq: row for row in connection.execute(select(jobs))}, of_job)
+
+
+def _check_saves(connection: Connection, of_id: dict[int, Any], of_job: dict[int, list[Any]]) -> None:
+    """Rows of tasks that go on, in jobs that are marked; at most two checkpoints of each, of attempts that there were."""
+    kept: Counter[tuple[int, int]] = Counter()
+    rows = [*connection.execute(select(checkpoints)), *connection.execute(select(notes))]
+    for row in rows:
+        task = of_job[row.job_seq][row.task_index]
+        assert of_id[row.job_seq].has_saves
+        assert TaskState(task.state) not in TERMINAL_TASK_STATES, (
+            "what it saved should have gone with its end"
+        )
+        assert 1 <= row.epoch <= task.epoch
+        kept[row.job_seq, row.task_index] += hasattr(row, "manifest")
+    assert max(kept.values(), default=0) <= 2
 
 
 def _check_job(job: Any, of_job: list[Any]) -> None:

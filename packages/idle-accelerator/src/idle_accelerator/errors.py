@@ -8,6 +8,7 @@ IdleError                      code, message, field, hint: the one shape, also o
 ├── Forbidden                  the key is good but may not do this
 ├── TooLarge                   over a stated limit
 ├── Unavailable                scheduler unreachable, restarting or out of room: try again
+│   └── Damaged                content came with another digest than its name, more than once
 ├── StorageFull                no room left on the disk that must hold this
 ├── Untrusted                  a pickled result from a node that the submitter does not trust by name
 ├── InvalidTransition          an attempt was asked for a move that its state does not allow
@@ -78,6 +79,10 @@ class TooLarge(IdleError):
 class Unavailable(IdleError):
     code = "unavailable"
     http_status = 503
+
+
+class Damaged(Unavailable):
+    code = "damaged"
 
 
 class StorageFull(IdleError):

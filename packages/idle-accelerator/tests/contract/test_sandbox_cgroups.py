@@ -304,10 +304,13 @@ async def test_a_guest_that_takes_more_memory_than_it_may_is_killed_whole(
     )
     if limited:
         async with asyncio.timeout(PATIENCE_S):
-            assert (await guest.wait()).signal == signal.SIGKILL
+            ended = await guest.wait()
+        assert (ended.signal, ended.out_of_memory) == (signal.SIGKILL, True)
         assert not descendants()
     else:
         assert await hear(guest) == "has it"
+        await guest.kill()
+        assert not (await guest.wait()).out_of_memory, "it was killed for another reason"
 
 
 async def test_a_guest_has_no_more_processes_than_it_may(stage: Stage, homes: cgroups.Homes) -> None:

@@ -231,7 +231,8 @@ async def test_a_guest_that_asks_for_more_memory_than_it_may_have_is_killed(
             memory_bytes=100 << 20,
         )
     )
-    assert (await guest.wait()).signal == 9
+    ended = await guest.wait()
+    assert (ended.signal, ended.out_of_memory) == (9, True)
     assert guest.stdout is not None
     assert await guest.stdout.read() == b""
 

@@ -6,14 +6,16 @@ import re
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from agent_process import AgentProcess
+from agent_process import AgentProcess, until
 from conftest import SchedulerProcess
+from pool_builders import UserClient
 
 ROOT = Path(__file__).parents[4]
 EXAMPLES = ROOT / "examples"
@@ -23,8 +25,15 @@ Run = Callable[..., str]
 
 
 @pytest.fixture
-def run(scheduler_process: SchedulerProcess, start_agent: Callable[..., AgentProcess], tmp_path: Path) -> Run:
-    start_agent(scheduler_process.url)
+def first_agent(
+    scheduler_process: SchedulerProcess, start_agent: Callable[..., AgentProcess]
+) -> AgentProcess:
+    return start_agent(scheduler_process.url)
+
+
+@pytest.fixture
+def run(scheduler_process: SchedulerProcess, first_agent: AgentProcess, tmp_path: Path) -> Run:
+    del first_agent  # it does the work
 
     def run(name: str, *arguments: str) -> str:
         done = subprocess.run(
@@ -121,6 +130,37 @@ def test_text_files_of_another_directory_count_in_every_language(run: Run, tmp_p
     files, words = counted(run("wordcount.py", "texts"))
     assert files == {str(Path("deeper", "one.txt")): 2, str(Path("deeper", "two.md")): 1}
     assert words == {"größe": 2, "idle": 1}
+
+
+def test_an_orbit_that_moves_ends_where_an_undisturbed_one_does(
+    run: Run,
+    first_agent: AgentProcess,
+    start_agent: Callable[..., AgentProcess],
+    scheduler_process: SchedulerProcess,
+) -> None:
+    alone = run("orbit.py", "--here")
+    user = UserClient(scheduler_process.url)
+
+    def stop_once_it_has_saved() -> None:
+        def saved() -> bool:
+            jobs = user.http.get("/v1/jobs").json()["jobs"]
+            return bool(jobs) and bool(user.task(jobs[0]["job_id"], 0).checkpoints)
+
+        until(saved, what="it saves", timeout_s=DEADLINE_S)
+        first_agent.kill9()
+        start_agent(scheduler_process.url)
+
+    mover = threading.Thread(target=stop_once_it_has_saved)
+    mover.start()
+    submitted, result = run("orbit.py").splitlines()
+    mover.join()
+    assert f"{result}\n" == alone
+    job_id = re.search(r"j[a-z2-7]{16}", submitted)
+    assert job_id is not None
+    attempts = user.task(job_id[0], 0).attempts
+    assert len(attempts) >= 2
+    assert all(item.resumed is not None and item.resumed.step for item in attempts[1:])
+    user.close()
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)

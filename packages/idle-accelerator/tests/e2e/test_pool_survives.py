@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from agent_process import AgentProcess, lives, until
 from conftest import SchedulerProcess
-from pool_builders import UserClient, command_spec
+from pool_builders import UserClient, command_spec, requirements
 from sandbox_guests import stopped
 
 from idle_accelerator.agent import control
 from idle_accelerator.agent.control import OwnerWord
+from idle_accelerator.agent.host import mechanisms
 from idle_accelerator.wire.jobs import LogPage, TaskResult
 from idle_accelerator.wire.states import AttemptState, JobState, TaskState
 
@@ -193,6 +194,22 @@ def test_cancel_and_timeout_kill_the_whole_tree(
     assert result.reason is not None
     assert result.reason.code == "task.timeout"
     assert agent.guests() == []
+
+
+def test_a_task_that_wants_more_memory_than_it_asked_for_is_told_so(
+    scheduler_process: SchedulerProcess, start_agent: StartAgent, user: UserClient
+) -> None:
+    if not any(found.purpose == "memory" and found.how for found in mechanisms()):
+        pytest.skip("nothing limits memory on this machine")
+    start_agent(scheduler_process.url)
+    job = user.submit(
+        python("bytearray(400 << 20)", requirements=requirements(memory_bytes=100 << 20), retries=0)
+    )
+    assert ended(user, job) is JobState.FAILED
+    (result,) = all_results(user, job)
+    assert result.reason is not None
+    assert result.reason.code == "task.out_of_memory"
+    assert "100 MiB" in result.reason.sentence
 
 
 def test_a_stopped_agent_gives_its_work_back_at_no_charge(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from checkpoint_builders import Saver
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from pool_builders import (
     GIB,
@@ -22,6 +23,7 @@ from pool_builders import (
     digest_of,
     node_facts,
     offer,
+    report,
     resources,
     succeeded,
 )
@@ -31,6 +33,7 @@ from idle_accelerator.wire.exchange import AttemptReport, LogChunk
 from idle_accelerator.wire.ids import AttemptRef
 from idle_accelerator.wire.jobs import Artifact
 from idle_accelerator.wire.reasons import reason
+from idle_accelerator.wire.states import AttemptState
 
 _CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 _ARGUMENTS = [
@@ -358,3 +361,31 @@ def test_a_node_is_drained_and_taken_back_by_its_switch(scheduler_process, open_
     expect(page.get_by_text("takes nothing new", exact=True)).to_be_visible()
     page.get_by_text("Take nothing new (drain)").click()
     expect(page.get_by_text("idle and lent")).to_be_visible()
+
+
+def test_a_task_that_saves_is_watched_while_it_runs(scheduler_process, open_page):
+    user = UserClient(scheduler_process.url)
+    agent = FakeAgent(scheduler_process.url)
+    job_id = user.submit(command_spec("python3", "train.py", name="training"))
+    agent.exchange(wait_s=5)
+    (ref,) = agent.held
+    agent.exchange(reports=[report(ref, AttemptState.RUNNING)])
+    saver = Saver(agent)
+    saver.save(ref, 40, {"model.bin": b"w" * 300_000, "state.json": b"{}"})
+    saver.save(ref, 80, {"model.bin": b"v" * 300_000, "state.json": b"{}"})
+    saver.say(ref, 0.425, _HOSTILE)
+    page = open_page(scheduler_process.url, path=f"/job?job={job_id}&lang=en")
+    bar = page.get_by_test_id("stProgress").last
+    expect(bar.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "42")
+    assert _seen(bar) == f"42 % · {_HOSTILE}"
+    expect(page.get_by_text("Checkpoints", exact=True)).to_be_visible()
+    table = page.get_by_test_id("stDataFrame").first
+    expect(table.locator("[role=gridcell]", has_text="293 KiB").first).to_be_attached()
+    expect(page.get_by_text(f"idlectl checkpoints {job_id} 0 --download saved")).to_be_visible()
+    assert page.locator("[data-testid=stMain] a[href*=javascript], [data-testid=stMain] .katex").count() == 0
+    saver.say(ref, 0.5, "epoch 4")
+    expect(bar.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "50")
+    page.get_by_role("radio", name="中文").click()
+    expect(page.get_by_text("检查点", exact=True)).to_be_visible()
+    agent.close()
+    user.close()

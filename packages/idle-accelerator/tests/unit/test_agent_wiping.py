@@ -24,6 +24,7 @@ from idle_accelerator.agent.runner import Limits, Runner
 from idle_accelerator.agent.single import Trouble
 from idle_accelerator.agent.wiping import Wiping
 from idle_accelerator.agent.workspace import Workspaces
+from idle_accelerator.core.reclaim import OwnerState
 from idle_accelerator.wire.reasons import Reason, reason, render
 from idle_accelerator.wire.resources import Resources
 
@@ -471,7 +472,8 @@ async def test_disk_that_is_not_free_yet_is_not_lent_and_the_owner_is_told(tmp_p
             return self.told
 
     full = Full()
-    lent = Availability(lending="available", owner=cast("Any", None), reasons=(), only_jobs=None)
+    owner = OwnerState(lent=True, lent_jobs=None, reason=reason("node.available"), memory_short=False)
+    lent = Availability(lending="available", owner=owner, reasons=(), only_jobs=None)
     limits = Limits(total=Resources(cpus=2, disk_bytes=1000), vacate_after_s=60, grace_s=5)
     shop = cast("Any", SimpleNamespace(workspaces=full, trouble=Trouble(), environments=None))
     runner = Runner(shop, limits, lent, on_change=lambda: None)

@@ -62,6 +62,7 @@ def shop(book: Book, journal: Journal) -> Workshop:
         outbox=unused,
         journal=journal,
         ledger=book,
+        saves=unused,
     )
 
 

@@ -51,8 +51,8 @@ def test_without_any_hierarchy_all_is_done_by_signals_and_priority_and_each_line
     assert how["freeze"].startswith("SIGSTOP")
     assert how["kill"].startswith("SIGKILL")
     assert how["cpu"].startswith("nice 19")
-    assert (how["memory"], how["processes"]) == ("", "")
-    assert all(each.lacking for each in found.mechanisms)
+    assert (how["memory"], how["processes"], how["share"]) == ("", "", "")
+    assert all(each.lacking for each in found.mechanisms if each.purpose != "disk")
 
 
 def test_a_folder_that_is_no_control_group_does_not_serve_and_is_left_as_it_was(tmp_path: Path) -> None:
@@ -76,7 +76,8 @@ def test_nothing_of_the_trial_is_left() -> None:
 
 
 def test_the_facade_tells_every_purpose_once() -> None:
-    assert [each.purpose for each in host.mechanisms()] == ["freeze", "kill", "cpu", "memory", "processes"]
+    purposes = ["freeze", "kill", "cpu", "memory", "processes", "share", "disk"]
+    assert [each.purpose for each in host.mechanisms()] == purposes
     assert all(each.sentence.startswith(f"{each.purpose}: ") for each in host.mechanisms())
 
 
@@ -141,6 +142,15 @@ def test_limits_of_version_2_are_written_where_they_are(tmp_path: Path) -> None:
     cgroups.Group.found(str(shown.folder)).limit(memory_bytes=1 << 20, processes=7)
     told = [(shown.folder / name).read_text() for name in ("memory.max", "memory.swap.max", "pids.max")]
     assert told == ["1048576", "0", "7"]
+
+
+@pytest.mark.parametrize(("tally", "killed"), [("oom 3\noom_kill 0\n", False), ("oom 1\noom_kill 2\n", True)])
+def test_in_version_2_a_groups_own_events_tell_that_it_ran_out_of_memory(
+    tmp_path: Path, tally: str, killed: bool
+) -> None:
+    (tmp_path / "memory.events").write_text(tally)
+    group = cgroups.Group(str(tmp_path), version=2, kills=False)
+    assert group.ran_out_of_memory() is killed
 
 
 def test_processor_time_is_that_of_the_group_and_of_a_gone_one_unknown(tmp_path: Path) -> None:

@@ -25,11 +25,13 @@ COMMANDS = [
     "job",
     "logs",
     "result",
+    "checkpoints",
     "cancel",
     "agent",
     "lend",
     "pause",
     "resume",
+    "terms",
     "doctor",
 ]
 
@@ -73,6 +75,7 @@ def test_client_commands_take_scheduler_and_key(capsys):
         "job",
         "logs",
         "result",
+        "checkpoints",
         "cancel",
         "doctor",
     ):

@@ -75,6 +75,13 @@ def test_the_owners_word_lends_to_the_named_jobs_only() -> None:
     assert codes == ["match.only_jobs", "lend.hint"]
 
 
+def test_a_share_that_is_too_small_says_so() -> None:
+    why = (reason("node.shared", cpus=1, total=4), reason("lend.hint"))
+    lent = offer("lent", free=resources(cpus=1), reasons=why)
+    assert present_mismatches(JOB_ID, requirements(), FACTS, lent) == ()
+    assert present_mismatches(JOB_ID, requirements(cpus=2), FACTS, lent) == why[:1]
+
+
 def test_a_full_node_says_so() -> None:
     full = offer(free=resources(cpus=0.5))
     assert [item.code for item in present_mismatches(JOB_ID, requirements(), FACTS, full)] == ["wait.busy"]

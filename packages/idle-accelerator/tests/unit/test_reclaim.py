@@ -1,5 +1,7 @@
 """The owner comes first: what happens to guests when the owner returns."""
 
+import dataclasses
+
 import pytest
 from pool_builders import JOB_ID
 
@@ -95,6 +97,14 @@ def test_memory_pressure_sends_guests_away_at_once(state: AttemptState) -> None:
     held = guest(state=state, suspended_since_s=0 if state is S.SUSPENDED else None)
     (said,) = reclaim(owner(lent=False, memory_short=True), [held], now_s=1)
     assert (said.action, said.reason.code) == (Action.VACATE, "memory.pressure")
+
+
+@pytest.mark.parametrize("state", [S.RUNNING, S.SUSPENDED])
+def test_a_machine_that_will_not_be_lent_for_long_sends_guests_away_at_once(state: AttemptState) -> None:
+    over = dataclasses.replace(owner(lent=False), leave=reason("owner.hours"))
+    held = guest(state=state, suspended_since_s=0 if state is S.SUSPENDED else None)
+    (said,) = reclaim(over, [held], now_s=1)
+    assert (said.action, said.reason.code) == (Action.VACATE, "owner.hours")
 
 
 def test_grace_is_kept_and_not_exceeded() -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from idle_accelerator.agent import fingerprint
+from idle_accelerator.agent import devices, fingerprint
+from idle_accelerator.agent.consent import agree
 from idle_accelerator.agent.sandbox import NoSandbox, choice, ways
 from idle_accelerator.errors import InvalidInput
 from idle_accelerator.wire.nodes import Isolation, NodeFacts
@@ -185,9 +186,11 @@ def test_the_agent_of_a_strangers_pool_does_not_start_where_nothing_holds(
 
 
 def test_a_sandbox_without_devices_lends_no_graphics_card(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(fingerprint, "nvidia_names", lambda: ["A card"])
+    card = devices.Card(maker="nvidia", index=0, name="A card", nodes=(), shared=())
+    monkeypatch.setattr(devices, "cards", lambda: (card,))
 
     def gpus(isolation: Isolation) -> int:
+        consent = agree(network="off", allow_hosts=(), bytes_per_s=None, gpus=None, isolation=isolation)
         facts = fingerprint.fingerprint(
             data_dir=tmp_path,
             name="n",
@@ -197,6 +200,7 @@ def test_a_sandbox_without_devices_lends_no_graphics_card(tmp_path, monkeypatch)
             labels={},
             isolation=isolation,
             idleness=(),
+            gpu_names=consent.gpu_names,
         )
         assert facts.sandbox_tier == isolation.tier
         return facts.resources.gpus

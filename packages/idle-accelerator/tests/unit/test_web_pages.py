@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import streamlit as st
+from checkpoint_builders import Saver
 from pool_builders import (
     FakeAgent,
     UserClient,
@@ -222,6 +223,44 @@ def test_a_pickled_result_is_never_opened(scheduler_process, visit, user, agent)
     page = written(visit(scheduler_process.url, "job", job=job_id))
     assert f"idlectl result {job_id}" in page
     assert "never opens" in page
+
+
+def test_a_running_task_shows_how_far_it_is_and_what_it_saved(scheduler_process, visit, user, agent):
+    job_id = user.submit(command_spec("train"))
+    agent.exchange()
+    [ref] = agent.held
+    agent.exchange(reports=[report(ref, AttemptState.RUNNING)])
+    before = visit(scheduler_process.url, "job", job=job_id)
+    assert "Checkpoints" not in written(before)
+    saver = Saver(agent)
+    saver.save(ref, 40, {"a": b"x" * 2048, "b": b"y"})
+    saver.say(ref, 0.425, "epoch 3 :red[*loss*] <b>0.2</b>")
+    app = visit(scheduler_process.url, "job", job=job_id)
+    bar = app.get("progress")[-1].proto
+    assert bar.value == 42
+    assert unescaped(bar.text) == "42 % · epoch 3 :red[*loss*] <b>0.2</b>"
+    table = app.dataframe[0].value
+    assert table.loc[0].to_dict() | {"saved": ""} == {
+        "step": "40",
+        "size": "2.0 KiB",
+        "files": "2",
+        "saved": "",
+        "node": "alpha",
+        "epoch": "1",
+        "resumed": "",
+    }
+    assert f"idlectl checkpoints {job_id} 0 --download saved" in written(app)
+    assert "检查点" in written(visit(scheduler_process.url, "job", lang="zh", job=job_id))
+    saver.say(ref, None, "warming up")
+    assert "warming up" in unescaped(written(visit(scheduler_process.url, "job", job=job_id)))
+
+    job_id = user.submit(command_spec("train", tasks=2))
+    agent.exchange(wait_s=5)
+    one = next(item for item in agent.held if item.job_id == job_id and item.task_index == 1)
+    agent.exchange(reports=[report(item, AttemptState.RUNNING) for item in agent.held])
+    saver.say(one, 0.999)
+    tasks = visit(scheduler_process.url, "job", job=job_id).dataframe[0].value
+    assert tasks["progress"].tolist()[1] == 99
 
 
 def test_tasks_are_shown_page_by_page_and_by_state(scheduler_process, visit, user, agent):

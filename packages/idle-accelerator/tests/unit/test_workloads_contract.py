@@ -58,6 +58,7 @@ def test_the_contract_is_complete(tmp_path: Path):
         "IDLE_THREADS": "4",
         "IDLE_CHECKPOINT_DIR": str(tmp_path / ".idle" / "checkpoint"),
         "IDLE_RESUME_FROM": "",
+        "IDLE_PROGRESS_FILE": str(tmp_path / ".idle" / "progress"),
         "IDLE_VACATE_FILE": str(tmp_path / ".idle" / "vacate"),
         "IDLE_GRACE_S": "2.5",
     }

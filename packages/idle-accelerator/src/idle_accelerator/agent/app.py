@@ -14,7 +14,9 @@ from pathlib import Path
 from types import FrameType
 
 from idle_accelerator import locks
-from idle_accelerator.agent import control
+from idle_accelerator.agent import control, taking_up
+from idle_accelerator.agent.checkpoints.saves import DEFAULT_UPLOAD_BYTES_PER_S, Saves
+from idle_accelerator.agent.consent import Consent, agree
 from idle_accelerator.agent.control import AgentStatus, OwnerWord
 from idle_accelerator.agent.environments import EnvironmentLimits, open_environments
 from idle_accelerator.agent.fingerprint import fingerprint
@@ -22,11 +24,13 @@ from idle_accelerator.agent.journal import Journal
 from idle_accelerator.agent.link import Link
 from idle_accelerator.agent.outbox import Outbox
 from idle_accelerator.agent.owner import OwnerWatch
-from idle_accelerator.agent.runner import Limits, Runner
+from idle_accelerator.agent.owner_file import OwnerFile
+from idle_accelerator.agent.runner import Runner
 from idle_accelerator.agent.sandbox import kill_leftovers, open_sandbox
 from idle_accelerator.agent.sandbox.choice import Choice, Chosen, choose, is_own_pool
 from idle_accelerator.agent.session import UNKNOWN_NODE, Session
 from idle_accelerator.agent.single import Workshop
+from idle_accelerator.agent.watcher import Stopped, Watcher
 from idle_accelerator.agent.workspace import BlobCache, Workspaces
 from idle_accelerator.core.reclaim import DEFAULT_GRACE_S, DEFAULT_VACATE_AFTER_S
 from idle_accelerator.errors import Conflict, InvalidInput, Unavailable
@@ -34,6 +38,7 @@ from idle_accelerator.wire.nodes import Enrolled, NodeFacts, Offer
 from idle_accelerator.wire.reasons import reason, render
 from idle_sense import InvalidPolicy, Monitor, Policy
 from idle_sense.history import History
+from idle_sense.quiet_hours import QuietHours
 
 _log = logging.getLogger(__name__)
 IDENTITY_FILE = "identity.json"
@@ -64,11 +69,33 @@ class AgentConfig:
     """Lend by the owner's word for so long, from the start on."""
     pool_pid: int | None = None
     """A process whose tree belongs to the pool, such as ``idlectl up`` with its scheduler: its load is not the owner's."""
+    network: str = "off"
+    """What guests in a sandbox may reach: 'off', 'proxy' (``allow_hosts``) or 'open'."""
+    allow_hosts: tuple[str, ...] = ()
+    """As ``wire.hosts.lent_host`` reads them."""
+    network_bytes_per_s: float | None = None
+    """Each guest's, through the proxy. None: as much as there is."""
     sandbox: Choice = "auto"
     """'auto': plain processes for a scheduler on this machine, and for any other the strongest tier that holds."""
+    upload_bytes_per_s: float = DEFAULT_UPLOAD_BYTES_PER_S
+    """Of checkpoints, all together; 0 is no limit, and none holds for a scheduler on this machine."""
     vacate_after_s: float = DEFAULT_VACATE_AFTER_S
     grace_s: float = DEFAULT_GRACE_S
     environments: EnvironmentLimits = field(default_factory=EnvironmentLimits)
+    gpus: int | str | None = None
+    """How many graphics cards; or 'all', 'none', or which, such as '0,2'. None: all where guests are plain processes, else none."""
+    present_cpus: float = 0.0
+    """What may run on while somebody uses the machine; 0: nothing."""
+    present_memory_bytes: int | None = None
+    present_gpus: int = 0
+    present_during: tuple[str, ...] = ()
+    """What of ``terms.DURING`` does not end that."""
+    hours: tuple[QuietHours, ...] = ()
+    """When lending is allowed; empty: always."""
+    on_battery: str = "vacate"
+    """One of ``terms.ON_BATTERY``."""
+    owner_file: OwnerFile | None = field(default=None, compare=False)
+    """Where the terms come from, for changes while the agent runs; None: nowhere."""
 
 
 def run_agent(config: AgentConfig) -> int:
@@ -89,7 +116,14 @@ def run_agent(config: AgentConfig) -> int:
     try:
         # Before there is an event loop and any work: what is not known yet is tried, which takes a second or two.
         chosen = choose(config.sandbox, scheduler_url=config.scheduler_url, data_dir=config.data_dir)
-        asyncio.run(_run(config, policy, chosen))
+        consent = agree(
+            network=config.network,
+            allow_hosts=config.allow_hosts,
+            bytes_per_s=config.network_bytes_per_s,
+            gpus=config.gpus,
+            isolation=chosen.isolation,
+        )
+        asyncio.run(_run(config, policy, chosen, consent))
     finally:
         lock.close()
     return 0
@@ -104,6 +138,8 @@ def _policy_of(config: AgentConfig) -> Policy:
             hint=f"Use one of: {', '.join(_POLICIES)}.",
         )
     policy = make()
+    if config.on_battery == "lend":
+        policy = replace(policy, lend_on_battery=True)
     if config.input_idle_s is not None:
         try:
             policy = replace(policy, input_idle_s=config.input_idle_s)
@@ -126,12 +162,27 @@ class _Agent:
         self._connected = False
         self._status_due = asyncio.Event()
         self._stop = asyncio.Event()
+        self._settling: set[asyncio.Task[None]] = set()
+
+    def stopped(self, stopped: Stopped) -> None:
+        """The watcher has frozen guests: see what idle-sense makes of that input, then take it over."""
+        if self._runner is not None:
+            task = asyncio.create_task(self._settle(self._runner, stopped), name="settle")
+            self._settling.add(task)
+            task.add_done_callback(self._settling.discard)
+
+    async def _settle(self, runner: Runner, stopped: Stopped) -> None:
+        if stopped.input_at_s is not None:
+            await self._owner.look_now()
+        runner.settle(stopped)
 
     async def run(self, outbox: Outbox, make_runner: Callable[[Callable[[], None]], Runner]) -> None:
         """Until a signal asks for the end; then hands back everything."""
         _on_stop_signals(asyncio.get_running_loop(), self._stop.set)
         runner = self._runner = make_runner(self._changed)
         self._owner.on_change = lambda: self._reconsider(runner)
+        terms = taking_up.TakingUp(self._config, self._owner, runner, self._facts.resources, _policy_of)
+        self._owner.look_for_terms = terms.look
         helpers = [
             asyncio.create_task(self._owner.watch(), name="owner"),
             asyncio.create_task(runner.watch_deadlines(), name="deadlines"),
@@ -244,6 +295,8 @@ class _Agent:
     def _write_status(self, *, lending: str | None = None) -> None:
         now = self._owner.now()
         troubles = self._runner.troubles() if self._runner is not None else ()
+        if self._config.owner_file is not None and self._config.owner_file.problem is not None:
+            troubles = (*troubles, self._config.owner_file.problem)
         status = AgentStatus(
             pid=os.getpid(),
             word_id=self._owner.word_id,
@@ -263,7 +316,7 @@ class _Agent:
             _log.warning("the status file cannot be written: %s", error)
 
 
-async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
+async def _run(config: AgentConfig, policy: Policy, chosen: Chosen, consent: Consent) -> None:
     """Sets the rooms up, tidies up after an earlier agent that crashed, and runs."""
     if config.lend_for_s is not None:
         control.give_word(config.data_dir, OwnerWord(kind="lend", for_s=config.lend_for_s))
@@ -292,12 +345,14 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
         memory_bytes=config.memory_bytes,
         disk_bytes=config.disk_bytes,
         labels=config.labels,
-        isolation=chosen.isolation,
+        isolation=consent.isolation,
         idleness=monitor.describe(),
+        gpu_names=consent.gpu_names,
+        network=consent.network,
     )
     for sentence in facts.idleness:
         _log.info("idleness: %s", sentence)
-    for sentence in chosen.sentences:
+    for sentence in (*chosen.sentences, *consent.sentences()):
         _log.info("isolation: %s", sentence)
     environments = open_environments(
         config.data_dir / "environments",
@@ -309,6 +364,13 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
         facts = facts.model_copy(update={"environments": environments.facts})
     outbox = Outbox(journal)
     outbox.recover(journal.unacknowledged)
+    ways = consent.open_ways(
+        config.data_dir,
+        on_moved=monitor.guests().sent,
+        on_began=lambda guest: monitor.guests().add(guest.pid),
+        on_ended=lambda guest: monitor.guests().discard(guest.pid),
+    )
+    saves = Saves(link, outbox, upload_bytes_per_s=config.upload_bytes_per_s or None)
     shop = Workshop(
         sandbox=sandbox,
         workspaces=workspaces,
@@ -318,15 +380,32 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen) -> None:
         journal=journal,
         ledger=monitor.guests(),
         environments=environments,
+        ways=ways,
+        devices=consent.open_devices(),
+        saves=saves,
     )
     if environments is not None:
         environments.attend(began=shop.guest_began, ended=shop.guest_ended, moved=monitor.guests().sent)
-    limits = Limits(total=facts.resources, vacate_after_s=config.vacate_after_s, grace_s=config.grace_s)
+    owner.rules = taking_up.rules_of(config, facts.resources, policy)
+    limits = taking_up.limits_of(config, facts.resources)
+    agent = _Agent(config, owner, link, facts)
+    watcher = Watcher(input_idle_s=policy.input_idle_s, on_stopped=agent.stopped)
     try:
-        await _Agent(config, owner, link, facts).run(
-            outbox, lambda on_change: Runner(shop, limits, owner.now(), on_change=on_change)
+        await agent.run(
+            outbox,
+            lambda on_change: Runner(
+                shop,
+                limits,
+                owner.now(),
+                on_change=on_change,
+                watcher=watcher if policy.watch_input and watcher.serves else None,
+            ),
         )
     finally:
+        if ways is not None:
+            await ways.close()
+        watcher.close()
+        await saves.close()
         await workspaces.close()
         if environments is not None:
             await environments.close()

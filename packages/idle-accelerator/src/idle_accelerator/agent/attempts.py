@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from idle_accelerator.agent.sandbox import Guest
 from idle_accelerator.core.attempt import Mover, check_move
 from idle_accelerator.core.reclaim import GuestState
+from idle_accelerator.wire.checkpoints import Checkpoint, Resumed
 from idle_accelerator.wire.exchange import AttemptReport
 from idle_accelerator.wire.ids import AttemptRef
 from idle_accelerator.wire.jobs import JobSpec, Usage
@@ -53,6 +54,10 @@ class Attempt:
     vacate_reason: Reason | None = None
     cancelled: bool = False
     """Its submitter wants it gone: then an end by our hand is CANCELLED, not VACATED."""
+    resume: tuple[Checkpoint, ...] = ()
+    """What it may go on from, newest first."""
+    resumed: Resumed | None = None
+    """What it went on from, once that stands in its workspace."""
     stale: bool = False
     """Its lease is over: nobody waits for its end."""
     timed_out: bool = False
@@ -77,6 +82,9 @@ class Attempt:
             suspended_since_s=self.clock.frozen_at_s if self.clock is not None else None,
             vacating_since_s=self.vacating_at_s,
             grace_s=self.grace_s,
+            needs=self.spec.requirements,
+            process="" if self.guest is None else str(self.guest.pid),
+            began_s=self.clock.started_at_s if self.clock is not None else None,
         )
 
     def timeout_in_s(self, now_s: float) -> float | None:
@@ -109,4 +117,5 @@ class Attempt:
             epoch=self.ref.epoch,
             state=state,
             reason=why,
+            resumed=self.resumed,
         )

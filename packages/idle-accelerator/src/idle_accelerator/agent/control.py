@@ -20,6 +20,8 @@ from idle_accelerator.errors import InvalidInput, Unavailable
 
 WORD_FILE = "word.json"
 STATUS_FILE = "status.json"
+TERMS_FILE = "terms.json"
+"""The owner's terms as a running agent holds to them, for ``idlectl terms``."""
 LOCK_FILE = "agent.lock"
 _WAIT_POLL_S = 0.02
 

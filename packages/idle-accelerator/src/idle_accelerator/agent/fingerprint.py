@@ -13,6 +13,7 @@ import psutil
 
 from idle_accelerator import __version__
 from idle_accelerator.errors import InvalidInput
+from idle_accelerator.wire.network import NO_OFFER, NetworkOffer
 from idle_accelerator.wire.nodes import Isolation, NodeFacts
 from idle_accelerator.wire.resources import Resources
 from idle_accelerator.wire.units import format_size
@@ -25,7 +26,6 @@ DISK_RESERVE_BYTES = 512 * 1024 * 1024
 """Below this much free space the agent takes nothing new."""
 
 _ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "aarch64": "arm64"}
-_NVIDIA = Path("/proc/driver/nvidia/gpus")
 
 
 def fingerprint(
@@ -38,10 +38,10 @@ def fingerprint(
     labels: Mapping[str, str],
     isolation: Isolation,
     idleness: tuple[str, ...],
+    gpu_names: tuple[str, ...] = (),
+    network: NetworkOffer = NO_OFFER,
 ) -> NodeFacts:
     """The node's facts. None means: as much as is polite to lend. Raises InvalidInput for more than there is."""
-    # A sandbox without devices has no card to lend: tasks that ask for one are not to come here.
-    gpu_names = nvidia_names() if isolation.tier == "process" else []
     return NodeFacts(
         name=_text(name or socket.gethostname().split(".")[0] or "node"),
         os=operating_system(),
@@ -58,6 +58,7 @@ def fingerprint(
         labels=dict(labels),
         sandbox_tier=isolation.tier,
         isolation=isolation,
+        network=network,
         agent_version=__version__,
         idleness=tuple(_text(sentence) for sentence in idleness),
     )
@@ -85,19 +86,6 @@ def usable_cpus() -> float:
 
 def free_disk_bytes(directory: Path) -> int:
     return shutil.disk_usage(directory).free
-
-
-def nvidia_names() -> list[str]:
-    """Models of NVIDIA cards, from the driver's own files. Newer drivers wake a sleeping card for that: once, at the start."""
-    names: list[str] = []
-    for path in sorted(_NVIDIA.glob("*/information")):
-        try:
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            continue
-        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("Model:")), "")
-        names.append(model or "NVIDIA GPU")
-    return names
 
 
 def _cpus(wanted: float | None) -> float:

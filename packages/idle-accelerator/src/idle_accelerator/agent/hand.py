@@ -57,13 +57,59 @@ class Hand:
     def frozen_count(self) -> int:
         return sum(attempt.state is AttemptState.SUSPENDED for attempt in self.attempts())
 
-    def free_of(self, total: Resources, *, warm_counts: bool = False) -> Resources:
-        """``total`` less what is in use. A warm process without work is in the way of nobody, unless ``warm_counts``."""
+    @property
+    def has_gpus(self) -> bool:
+        """Whether anything here holds a graphics card, or will."""
+        return any(attempt.spec.requirements.gpus for attempt in self.singles) or any(
+            job.spec.requirements.gpus for job in self.jobs.values()
+        )
+
+    def exceeds(self, share: Resources) -> bool:
+        """Whether processes that do not stand still, warm ones without work among them, take more than this."""
+        used = [
+            *(attempt.spec.requirements for attempt in self.singles if not _stands(attempt)),
+            *(
+                job.spec.requirements
+                for job in self.jobs.values()
+                for slot in job.slots
+                if slot.current is None or not _stands(slot.current)
+            ),
+        ]
+        return (
+            sum(each.cpus for each in used) > share.cpus + 1e-6
+            or sum(each.memory_bytes for each in used) > share.memory_bytes
+            or sum(each.gpus for each in used) > share.gpus
+        )
+
+    def free_within(
+        self, total: Resources, share: Resources | None, *, warm_counts: bool = False
+    ) -> Resources:
+        """As ``free_of``; what is not frozen must fit into the share as well."""
+        free = self.free_of(total, warm_counts=warm_counts)
+        if share is None:
+            return free
+        of_share = self.free_of(share, warm_counts=warm_counts, moving_only=True)
+        return Resources(
+            cpus=min(free.cpus, of_share.cpus),
+            memory_bytes=min(free.memory_bytes, of_share.memory_bytes),
+            disk_bytes=free.disk_bytes,
+            gpus=min(free.gpus, of_share.gpus),
+        )
+
+    def free_of(self, total: Resources, *, warm_counts: bool = False, moving_only: bool = False) -> Resources:
+        """``total`` less what is in use. A warm process without work is in the way of nobody, unless ``warm_counts``.
+        ``moving_only``: what is frozen does not count."""
         free = total
         for attempt in self.singles:
-            free = minus(free, demand(attempt.spec.requirements))
+            if not moving_only or not _stands(attempt):
+                free = minus(free, demand(attempt.spec.requirements))
         for job in self.jobs.values():
-            used = sum(1 for slot in job.slots if warm_counts or slot.is_busy)
+            used = sum(
+                1
+                for slot in job.slots
+                if (warm_counts or slot.is_busy)
+                and not (moving_only and slot.current is not None and _stands(slot.current))
+            )
             if used:
                 free = minus(free, demand(job.spec.requirements), used)
         return free
@@ -82,3 +128,7 @@ class Hand:
             if len(self.specs) <= SPECS_KEPT:
                 break
             del self.specs[job_id]
+
+
+def _stands(attempt: Attempt) -> bool:
+    return attempt.state is AttemptState.SUSPENDED

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from idle_accelerator.agent.sandbox import GuestRecord
+from idle_accelerator.wire.checkpoints import ProgressNote, SavedCheckpoint
 from idle_accelerator.wire.exchange import AttemptReport, LogChunk
 from idle_accelerator.wire.ids import AttemptRef
 
@@ -29,13 +30,15 @@ class EndedAttempt:
 
     report: AttemptReport
     logs: tuple[LogChunk, ...]
+    saved: SavedCheckpoint | None = None
+    """Its last checkpoint, where the scheduler has the content and not yet the word of it."""
 
     @property
     def ref(self) -> AttemptRef:
         return ref_of(self.report)
 
 
-def ref_of(item: AttemptReport | LogChunk) -> AttemptRef:
+def ref_of(item: AttemptReport | LogChunk | SavedCheckpoint | ProgressNote) -> AttemptRef:
     return AttemptRef(item.job_id, item.task_index, item.epoch)
 
 
@@ -70,6 +73,9 @@ class Journal:
                 end = EndedAttempt(
                     report=AttemptReport.model_validate_json(json.dumps(values["end"])),
                     logs=tuple(LogChunk.model_validate_json(json.dumps(item)) for item in values["logs"]),
+                    saved=SavedCheckpoint.model_validate_json(json.dumps(values["saved"]))
+                    if "saved" in values
+                    else None,
                 )
                 self._ends[end.ref] = end
             elif "acknowledged" in values:
@@ -158,4 +164,5 @@ class Journal:
 
 def _end_line(end: EndedAttempt) -> bytes:
     logs = ",".join(chunk.model_dump_json() for chunk in end.logs)
-    return f'{{"end":{end.report.model_dump_json()},"logs":[{logs}]}}\n'.encode()
+    saved = "" if end.saved is None else f',"saved":{end.saved.model_dump_json()}'
+    return f'{{"end":{end.report.model_dump_json()},"logs":[{logs}]{saved}}}\n'.encode()

@@ -1,7 +1,7 @@
 """The agent's line to its scheduler: it only ever dials out."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from io import FileIO
 from pathlib import Path
 
@@ -86,6 +86,28 @@ class Link:
         digest = await self._blobs.upload_bytes(content)
         self._moved(len(content))
         return digest
+
+    @property
+    def on_loopback(self) -> bool:
+        """The scheduler is on this machine."""
+        return self._transport.on_loopback
+
+    async def missing(self, digests: list[str]) -> tuple[str, ...]:
+        """Those that the scheduler does not have; at most MAX_ASKED in one question."""
+        return await self._blobs.missing(digests)
+
+    async def store_piece(
+        self, content: bytes, digest: str, slices: Callable[[], AsyncIterator[bytes]]
+    ) -> None:
+        """Has the scheduler keep this content, sent as it comes out of ``slices``; on return it is on its disk."""
+        await self._blobs.put(digest, len(content), slices)
+        self._moved(len(content))
+
+    async def read_blob(self, digest: str, limit_bytes: int) -> bytes:
+        """All of it, verified. Raises NotFound, TooLarge, Damaged, Unavailable."""
+        content = await self._blobs.read(digest, limit_bytes)
+        self._moved(len(content))
+        return content
 
     def _moved(self, byte_count: int) -> None:
         if not self._transport.on_loopback:

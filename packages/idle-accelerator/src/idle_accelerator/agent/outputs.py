@@ -1,4 +1,5 @@
-"""What a task leaves, taken as a stranger's: looked for, opened once, and exactly what was opened is sent.
+"""What a task leaves, taken as a stranger's: looked for, opened once, and exactly what was opened is sent. Checkpoints are looked through in the
+same way, while the task runs.
 
 The task is dead by then, but something that it started may have escaped, and what it left may be anything: links out of the workspace,
 devices, names that no system stores, files without end. What is refused is said, and loses nothing of the rest. Nothing is ever
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from idle_accelerator.agent.folders import Entry, Folder, is_only_name, open_folder
-from idle_accelerator.agent.patterns import Patterns, States
+from idle_accelerator.agent.patterns import Everything, Patterns, States
 from idle_accelerator.errors import InvalidInput
 from idle_accelerator.sdk.artifacts import WINDOWS_DEVICES
 from idle_accelerator.wire.jobs import Artifact, Requirements
@@ -77,6 +78,7 @@ class OpenOutput:
     size_bytes: int
     content: bytes | FileIO
     """All of it, where it is short; else the open descriptor that was looked at."""
+    status: os.stat_result
 
     def close(self) -> None:
         if not isinstance(self.content, bytes):
@@ -102,10 +104,10 @@ class Changed(Exception):
 class OutputSearch:
     """Files that the patterns match, opened a few at a time. Not thread-safe; each call may be made in another thread."""
 
-    def __init__(self, workspace: Folder, patterns: Sequence[str], caps: OutputCaps) -> None:
+    def __init__(self, workspace: Folder, patterns: Sequence[str] | Everything, caps: OutputCaps) -> None:
         self._workspace = workspace
-        self._names = patterns
-        self._patterns = Patterns(patterns)
+        self._names = () if isinstance(patterns, Everything) else tuple(patterns)
+        self._patterns = patterns if isinstance(patterns, Everything) else Patterns(patterns)
         self._matched: set[int] = set()
         self._caps = caps
         self._owner = workspace.status().st_uid
@@ -129,12 +131,16 @@ class OutputSearch:
         if len(self._causes) < _CAUSES_SHOWN:
             self._causes.append(cause)
 
+    @property
+    def has_refused(self) -> bool:
+        return bool(self._causes)
+
     def refused(self) -> Reason | None:
         """All that was refused. To be asked at the end."""
         if not self._is_over and self._looks < self._caps.looks:
             for number, pattern in enumerate(self._names):
                 if number not in self._matched:
-                    self.refuse(reason("task.output_unmatched", pattern=_shown(pattern)))
+                    self.refuse(reason("task.output_unmatched", pattern=shown(pattern)))
         if not self._causes:
             return None
         more = self._refusals - len(self._causes)
@@ -167,7 +173,7 @@ class OutputSearch:
                 if output is not None:
                     yield output
             elif entry.is_link and self._leads_on(states, entry.name):
-                self.refuse(reason("task.output_link", path=_shown(path)))
+                self.refuse(reason("task.output_link", path=shown(path)))
 
     def _entries(self, folder: Folder, prefix: str) -> list[Entry]:
         """In the order of their names, and no more than may still be looked at."""
@@ -183,7 +189,7 @@ class OutputSearch:
             return []
         self._looks += len(found)
         if self._looks == self._caps.looks and (is_cut or prefix):
-            self.refuse(reason("task.output_search", path=_shown(prefix or "."), limit=self._caps.looks))
+            self.refuse(reason("task.output_search", path=shown(prefix or "."), limit=self._caps.looks))
         return sorted(found, key=lambda entry: entry.name)
 
     def _leads_on(self, states: States, name: str) -> bool:
@@ -194,7 +200,7 @@ class OutputSearch:
         self, folder: Folder, name: str, path: str, states: States, depth: int
     ) -> Generator[OpenOutput]:
         if depth >= self._caps.depth:
-            self.refuse(reason("task.output_deep", path=_shown(path), limit=self._caps.depth))
+            self.refuse(reason("task.output_deep", path=shown(path), limit=self._caps.depth))
             return
         try:
             below = _opening(lambda: folder.folder(name))
@@ -206,17 +212,17 @@ class OutputSearch:
 
     def _opened(self, folder: Folder, entry: Entry, path: str) -> OpenOutput | None:
         """None when it was refused."""
-        cause = _name_problem(path, self._caps)
+        cause = name_problem(path, self._caps)
         if cause is None and entry.is_link:
-            cause = reason("task.output_link", path=_shown(path))
+            cause = reason("task.output_link", path=shown(path))
         elif cause is None and not entry.is_file:
             # Not opened at all: opening a device may do something.
-            cause = reason("task.output_special", path=_shown(path))
+            cause = reason("task.output_special", path=shown(path))
         if cause is not None:
             self.refuse(cause)
             return None
         if self._files >= self._caps.files:
-            self._stop(reason("task.output_too_many", path=_shown(path), limit=self._caps.files))
+            self._stop(reason("task.output_too_many", path=shown(path), limit=self._caps.files))
             return None
         try:
             file = _opening(lambda: folder.file(entry.name))
@@ -241,27 +247,27 @@ class OutputSearch:
         size_bytes = status.st_size
         cause: Reason | None = None
         if not stat.S_ISREG(status.st_mode):
-            cause = reason("task.output_special", path=_shown(path))
+            cause = reason("task.output_special", path=shown(path))
         elif not is_only_name(folder, name, status):
-            cause = reason("task.output_hard_link", path=_shown(path))
+            cause = reason("task.output_hard_link", path=shown(path))
         elif status.st_uid != self._owner:
-            cause = reason("task.output_owner", path=_shown(path))
+            cause = reason("task.output_owner", path=shown(path))
         elif size_bytes > self._caps.file_bytes:
             cause = reason(
                 "task.output_too_large",
-                path=_shown(path),
+                path=shown(path),
                 size_bytes=size_bytes,
                 limit_bytes=self._caps.file_bytes,
             )
         elif self._bytes + size_bytes > self._caps.total_bytes:
-            cause = reason("task.outputs_too_large", path=_shown(path), limit_bytes=self._caps.total_bytes)
+            cause = reason("task.outputs_too_large", path=shown(path), limit_bytes=self._caps.total_bytes)
         if cause is not None:
             self.refuse(cause)
             return None
         content = _read_exactly(file, size_bytes) if size_bytes <= _READ_AT_ONCE_BYTES else file
         self._files += 1
         self._bytes += size_bytes
-        return OpenOutput(path=path, size_bytes=size_bytes, content=content)
+        return OpenOutput(path=path, size_bytes=size_bytes, content=content, status=status)
 
 
 async def collect_outputs(
@@ -362,39 +368,39 @@ def _measured(file: FileIO, size_bytes: int) -> str:
 
 
 def _changed(path: str) -> Reason:
-    return reason("task.output_changed", path=_shown(path))
+    return reason("task.output_changed", path=shown(path))
 
 
 def _unreadable(path: str, error: OSError) -> Reason:
-    return reason("task.output_unreadable", path=_shown(path), detail=error.strerror or str(error))
+    return reason("task.output_unreadable", path=shown(path), detail=error.strerror or str(error))
 
 
 def _not_opened(path: str, error: OSError) -> Reason:
     """What stood there as a file or folder is no such thing any more, or may not be read."""
     if error.errno == errno.EXDEV:
-        return reason("task.output_mount", path=_shown(path))
+        return reason("task.output_mount", path=shown(path))
     if error.errno in (errno.ELOOP, errno.ENOTDIR):
-        return reason("task.output_link", path=_shown(path))
+        return reason("task.output_link", path=shown(path))
     if error.errno in (errno.ENXIO, errno.ENODEV):
-        return reason("task.output_special", path=_shown(path))
+        return reason("task.output_special", path=shown(path))
     return _unreadable(path, error)
 
 
-def _name_problem(path: str, caps: OutputCaps) -> Reason | None:
+def name_problem(path: str, caps: OutputCaps) -> Reason | None:
     """Why no system, or not every one, stores a file under that name."""
     try:
         path.encode()
         check_workspace_path(path)
     except ValueError:
-        return reason("task.output_name", path=_shown(path))
+        return reason("task.output_name", path=shown(path))
     if any(part.endswith((" ", ".")) or WINDOWS_DEVICES.match(part) for part in path.split("/")):
-        return reason("task.output_name", path=_shown(path))
+        return reason("task.output_name", path=shown(path))
     if len(path) > caps.path_length:
-        return reason("task.output_long_path", path=_shown(path), limit=caps.path_length)
+        return reason("task.output_long_path", path=shown(path), limit=caps.path_length)
     return None
 
 
-def _shown(path: str) -> str:
+def shown(path: str) -> str:
     """Fit for a sentence, whatever it is."""
     if not is_plain(path):
         path = path.encode("unicode_escape").decode()

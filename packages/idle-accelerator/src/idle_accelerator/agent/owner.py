@@ -4,13 +4,14 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from idle_accelerator.agent import control
-from idle_accelerator.agent.availability import Availability, HeldWord, availability
+from idle_accelerator.agent.availability import NO_RULES, Availability, HeldWord, Rules, availability
 from idle_accelerator.agent.fingerprint import DISK_RESERVE_BYTES, free_disk_bytes
 from idle_accelerator.wire.reasons import Reason, reason
-from idle_sense import Monitor, Verdict
+from idle_sense import Monitor, Policy, Verdict
 
 LOOK_FOR_WORD_S = 0.2
 LOOK_AROUND_EVERY_S = 10.0
@@ -27,6 +28,10 @@ class OwnerWatch:
         self.word_id = ""
         """The last word that ``now`` has in it."""
         self.on_change: Callable[[], None] = _nobody
+        self.look_for_terms: Callable[[], bool] = _nothing_new
+        """Reads the owner's file anew; true when what it says has changed. May set ``rules``."""
+        self.rules: Rules = NO_RULES
+        self._open = True
         self._monitor = monitor
         self._data_dir = data_dir
         self._verdict = monitor.check()
@@ -43,6 +48,8 @@ class OwnerWatch:
             now_s=time.monotonic(),
             draining=self.draining,
             disk_low=self._disk_low,
+            rules=self.rules,
+            open_now=self.rules.open_at(_local()),
         )
 
     def be_attentive(self, *, guests_run: bool) -> None:
@@ -63,7 +70,10 @@ class OwnerWatch:
         while True:
             await asyncio.sleep(LOOK_FOR_WORD_S)
             now_s = time.monotonic()
-            changed = self._look_for_word()
+            changed = self._look_for_word() | self.look_for_terms()
+            if (is_open := self.rules.open_at(_local())) != self._open:
+                self._open = is_open
+                changed = True
             if self._held.word is not None and not self._held.holds(now_s):
                 self._held = _NO_WORD
                 changed = True
@@ -73,6 +83,15 @@ class OwnerWatch:
                 changed |= self._look_at_disk()
             if changed:
                 self.on_change()
+
+    def adopt(self, policy: Policy, rules: Rules) -> None:
+        """The owner has other terms from now on."""
+        self._monitor.policy = policy
+        self.rules = rules
+
+    async def look_now(self) -> None:
+        """Have idle-sense look once, in a thread of its own; ``on_change`` is called with what it says."""
+        self._sensed(await asyncio.to_thread(self._monitor.check))
 
     def _sensed(self, verdict: Verdict) -> None:
         self._verdict = verdict
@@ -109,5 +128,15 @@ class OwnerWatch:
         return changed
 
 
+def _local() -> datetime:
+    """The time of day where the machine stands."""
+    return datetime.fromtimestamp(time.time(), tz=UTC).astimezone()
+
+
 def _nobody() -> None:
     """Nobody listens yet."""
+
+
+def _nothing_new() -> bool:
+    """There is no file."""
+    return False

@@ -10,6 +10,22 @@ States = frozenset[tuple[int, int]]
 """(pattern, part of it that is to match next); a ``**`` and what follows it stand side by side."""
 
 
+class Everything:
+    """As ``Patterns``, for whoever wants all that there is, names with a leading dot too."""
+
+    def start(self) -> States:
+        return frozenset({(0, 0)})
+
+    def named(self, _states: States) -> States:
+        return frozenset()
+
+    def below(self, states: States, _name: str) -> States:
+        return states
+
+    def matched(self, _states: States, _name: str) -> list[int]:
+        return [0]
+
+
 class Patterns:
     """Walk with ``start``, ``below`` for each folder, ``matched`` for each file. No states: nothing below can match."""
 

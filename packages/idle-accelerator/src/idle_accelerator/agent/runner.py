@@ -10,10 +10,12 @@ from typing import Any
 
 from idle_accelerator.agent.attempts import Attempt
 from idle_accelerator.agent.availability import Availability
+from idle_accelerator.agent.guard import Guard
 from idle_accelerator.agent.hand import Hand
 from idle_accelerator.agent.sandbox import FreezeFailed, Guest
 from idle_accelerator.agent.single import Single, Workshop, ended_by_us, kill_guest
 from idle_accelerator.agent.slots import LINGER_S, FunctionJob
+from idle_accelerator.agent.watcher import Stopped, Watcher
 from idle_accelerator.core.reclaim import Action, Instruction, next_deadline_s, reclaim
 from idle_accelerator.core.resources import demand, minus, times
 from idle_accelerator.wire.exchange import ExchangeAnswer, Order
@@ -44,8 +46,15 @@ class Runner:
     """All calls are made from the event loop's thread."""
 
     def __init__(
-        self, shop: Workshop, limits: Limits, availability: Availability, *, on_change: Callable[[], None]
+        self,
+        shop: Workshop,
+        limits: Limits,
+        availability: Availability,
+        *,
+        on_change: Callable[[], None],
+        watcher: Watcher | None = None,
     ) -> None:
+        """``watcher``: freezes guests at the first input by itself; None where there is none."""
         self._shop = shop
         self._limits = limits
         self._availability = availability
@@ -54,7 +63,9 @@ class Runner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._dying: set[Guest] = set()
         self._poke = asyncio.Event()
+        self._has_begun = False
         self._stopping = False
+        self._guard = Guard(watcher, self.hand)
 
     # What the session asks and brings.
 
@@ -65,13 +76,13 @@ class Runner:
         if trouble is not None and now.lending in ("available", "lent"):
             return Offer(
                 lending="in_use",
-                free=self.hand.free_of(self._lent()),
+                free=self._free(),
                 warm=self.hand.warm(),
                 reasons=(trouble,),
             )
         return Offer(
             lending=now.lending,
-            free=self.hand.free_of(self._lent()),
+            free=self._free(),
             only_jobs=now.only_jobs,
             warm=self.hand.warm(),
             reasons=now.reasons,
@@ -85,6 +96,15 @@ class Runner:
         if not unwiped_bytes:
             return self._limits.total
         return minus(self._limits.total, Resources(disk_bytes=unwiped_bytes))
+
+    def _free(self, *, warm_counts: bool = False) -> Resources:
+        """What is lent and not in use; of the owner's share too, while that holds."""
+        return self.hand.free_within(self._lent(), self._availability.owner.share, warm_counts=warm_counts)
+
+    def set_limits(self, limits: Limits) -> None:
+        """The owner has other terms from now on; what has begun keeps its grace."""
+        self._limits = limits
+        self.apply()
 
     def troubles(self) -> tuple[Reason, ...]:
         """What the owner of the machine should know of."""
@@ -105,7 +125,8 @@ class Runner:
             for task_index, epoch in grant.attempts:
                 ref = AttemptRef(grant.job_id, task_index, epoch)
                 if self._shop.outbox.hold(ref):
-                    self._accept(Attempt(ref=ref, spec=spec, grace_s=self._limits.grace_s))
+                    resume = tuple(item.checkpoint for item in grant.resume if item.task_index == task_index)
+                    self._accept(Attempt(ref=ref, spec=spec, grace_s=self._limits.grace_s, resume=resume))
         for order in answer.orders:
             self._obey(order)
         if answer.grants or answer.orders:
@@ -131,7 +152,7 @@ class Runner:
                     self._shop,
                     threads=_threads(attempt.spec),
                     grace_s=self._limits.grace_s,
-                    on_begin=self._poke.set,
+                    on_begin=self._begun,
                     on_change=self._changed,
                 )
                 self.hand.jobs[attempt.ref.job_id] = job
@@ -187,6 +208,12 @@ class Runner:
         self, instructions: Sequence[Instruction], attempts: dict[str, Attempt], now_s: float
     ) -> None:
         handled: dict[Guest, bool] = {}
+        owner = self._availability.owner
+        freezes = any(each.action is Action.FREEZE for each in instructions)
+        if freezes:
+            self._guard.uncap()
+        else:
+            self._guard.cap(owner)  # before anything goes on
         for guest in {attempts[each.key].guest for each in instructions if each.action is Action.FREEZE}:
             if guest is not None:
                 guest.begin_freeze()
@@ -200,7 +227,7 @@ class Runner:
                     handled[guest] = self._freeze(guest)
                 if handled[guest]:
                     attempt.move(AttemptState.SUSPENDED)
-                    attempt.clock.freeze(now_s)
+                    attempt.clock.freeze(self._guard.frozen_at_s(guest, now_s))
                     self._shop.outbox.state(attempt.report(AttemptState.SUSPENDED, instruction.reason))
                 else:
                     attempt.vacate_reason = instruction.reason
@@ -213,9 +240,27 @@ class Runner:
                 attempt.move(AttemptState.RUNNING)
                 attempt.clock.thaw(now_s)
                 self._shop.outbox.state(attempt.report(AttemptState.RUNNING))
-        if not self._availability.owner.lent:
+        if freezes:
+            self._guard.cap(owner)
+        if not owner.lent or (owner.share is not None and self.hand.exceeds(owner.share)):
             for job in self.hand.jobs.values():
                 job.close_idle(for_s=0.0, now_s=now_s)
+
+    def settle(self, stopped: Stopped) -> None:
+        """The watch has frozen guests by itself: take it over where ``core.reclaim`` says the same now, and let go of the rest.
+
+        To be called when the availability is known that came of the same input.
+        """
+        self._guard.begin_settling(stopped)
+        try:
+            self.apply()
+        finally:
+            self._guard.end_settling(stopped)
+        self._arm()
+
+    def _arm(self) -> None:
+        then = None if self._stopping else self._availability.if_returned
+        self._guard.arm(then, vacate_after_s=self._limits.vacate_after_s)
 
     def _freeze(self, guest: Guest) -> bool:
         """False when the tree does not let itself be frozen."""
@@ -290,7 +335,7 @@ class Runner:
             if not self._make_room(demand(attempt.spec.requirements), now_s):
                 break
             self.hand.waiting.popleft()
-            single = Single(attempt, self._shop, threads=_threads(attempt.spec), on_begin=self._poke.set)
+            single = Single(attempt, self._shop, threads=_threads(attempt.spec), on_begin=self._begun)
             self.hand.singles[attempt] = single
             self._spawn(self._run_single(attempt, single))
         self._open_slots()
@@ -306,14 +351,18 @@ class Runner:
 
     def _make_room(self, needed: Resources, now_s: float) -> bool:
         """Whether it fits now; warm processes without work make way."""
-        if times(self.hand.free_of(self._lent()), needed) < 1:
+        if times(self._free(), needed) < 1:
             return False
-        if times(self.hand.free_of(self._lent(), warm_counts=True), needed) < 1:
+        if times(self._free(warm_counts=True), needed) < 1:
             for job in self.hand.jobs.values():
                 job.close_idle(for_s=0.0, now_s=now_s)
         return True
 
     # Ends.
+
+    def _begun(self) -> None:
+        self._has_begun = True
+        self._poke.set()
 
     def _ended(self) -> None:
         self._start_what_fits()
@@ -325,6 +374,7 @@ class Runner:
             self.hand.tidy()
             self._open_slots()
         self._poke.set()
+        self._arm()
         self._on_change()
 
     def _open_slots(self) -> None:
@@ -339,6 +389,11 @@ class Runner:
         """Until cancelled: timeouts, the end of graces, warm processes that nobody needs, states to be told."""
         while True:
             self._poke.clear()
+            if self._has_begun:
+                self._has_begun = False
+                if self._availability.owner.share is not None:
+                    self.apply()  # a warm process that was being made when the owner came may now be one too many
+                self._arm()
             wait_s = self._next_deadline_s() - time.monotonic()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.005, wait_s)):
@@ -349,8 +404,12 @@ class Runner:
     def _next_deadline_s(self) -> float:
         now_s = time.monotonic()
         deadlines = [now_s + _HOUR_S]
+        # What is dead and only waits for its last words to be sent has no deadline here.
         states = [
-            attempt.guest_state() for attempt in self.hand.running() if attempt.guest not in self._dying
+            attempt.guest_state()
+            for attempt in self.hand.running()
+            if attempt.guest not in self._dying
+            and (attempt.guest is not None or attempt.vacating_at_s is None)
         ]
         reclaim_s = next_deadline_s(states, vacate_after_s=self._limits.vacate_after_s)
         if reclaim_s is not None:

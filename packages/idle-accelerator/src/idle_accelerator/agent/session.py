@@ -134,7 +134,7 @@ class Session:
         batch = self._outbox.take()
         self._seq += 1
         self._last_offer = self._hands.offer()
-        has_news = bool(batch.reports or batch.logs)
+        has_news = batch.has_news
         can_wait = wait_s > 0 and (not has_news or self._outbox.tells_all(batch))
         request = ExchangeRequest(
             incarnation=self._incarnation,
@@ -147,6 +147,8 @@ class Session:
             known_jobs=self._hands.known_jobs(),
             reports=batch.reports,
             logs=batch.logs,
+            checkpoints=batch.checkpoints,
+            progress=batch.progress,
         )
         try:
             answer = await self._link.exchange(self._node_id, request)
@@ -175,6 +177,7 @@ class Session:
                         holding=self._outbox.holding(),
                         reports=batch.reports,
                         logs=batch.logs,
+                        checkpoints=batch.checkpoints,
                     )
                     await self._link.exchange(self._node_id, request)
                     self._outbox.acknowledge(batch)

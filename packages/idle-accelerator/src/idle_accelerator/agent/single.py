@@ -10,20 +10,25 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from idle_accelerator.agent.attempts import Attempt, RunClock
+from idle_accelerator.agent.checkpoints.saves import AFTER_NOTICE_S, OWN_ACCORD_S, Saves, Watch
+from idle_accelerator.agent.devices import Devices
 from idle_accelerator.agent.environments import EnvironmentRefused, Environments, EnvironmentTrouble, Held
 from idle_accelerator.agent.functions import FunctionCode, outcome_of
 from idle_accelerator.agent.journal import Journal
 from idle_accelerator.agent.link import Link
+from idle_accelerator.agent.network.types import Ways
 from idle_accelerator.agent.outbox import Outbox
 from idle_accelerator.agent.output import StreamPump, cut
 from idle_accelerator.agent.outputs import caps_for, collect_outputs
+from idle_accelerator.agent.provisions import Provision, provide
 from idle_accelerator.agent.sandbox import Guest, GuestExit, GuestSpec, KillFailed, Sandbox, SpawnFailed
 from idle_accelerator.agent.workloads.contract import give_notice, in_environment, task_environment
 from idle_accelerator.agent.workloads.function import FunctionHost, HostDied, Output, Returned
 from idle_accelerator.agent.workspace import BlobCache, InputMissing, Workspaces
 from idle_accelerator.errors import IdleError, StorageFull, TooLarge, Unavailable
+from idle_accelerator.wire.checkpoints import GO_ON_ELSEWHERE
 from idle_accelerator.wire.exchange import AttemptReport, LogChunk
-from idle_accelerator.wire.jobs import Command, Function, JobSpec
+from idle_accelerator.wire.jobs import Command, Function, JobSpec, Requirements
 from idle_accelerator.wire.reasons import Reason, reason, render
 from idle_accelerator.wire.states import AttemptState
 from idle_sense import SenseError
@@ -34,6 +39,7 @@ _PIPES_END_S = 5.0
 """How long output is waited for after the last process of a task is gone."""
 _STORE_RETRY_S = 5.0
 TROUBLE_S = 10.0
+_STATUSES = frozenset(str(status) for status in GO_ON_ELSEWHERE)
 
 
 class Ledger(Protocol):
@@ -77,9 +83,18 @@ class Workshop:
     ledger: Ledger
     environments: Environments | None = None
     """None: this machine makes none."""
+    saves: Saves
+    ways: Ways | None = None
+    """None: no guest gets a network from here."""
+    devices: Devices | None = None
+    """None: no graphics card is given, nor told of."""
     trouble: Trouble = field(default_factory=Trouble)
     counted_groups: set[str] = field(default_factory=set[str])
     """Control groups that the ledger knows. They hold the groups of all guests and outlive these, so that nothing is lost with one."""
+
+    def provide(self, job_id: str, requirements: Requirements) -> Provision:
+        """Raises CardsTaken."""
+        return provide(requirements, ways=self.ways, devices=self.devices, job=job_id)
 
     def guest_began(self, guest: Guest) -> None:
         self.journal.guest_started(guest.record)
@@ -120,11 +135,16 @@ class Single:
         self._host: FunctionHost | None = None
         self._killing: asyncio.Task[None] | None = None
         self._logs: list[LogChunk] = []
+        self._resume_from: Path | None = None
+        self._watch: Watch | None = None
+        self._provision = Provision(None, None)
 
     def vacate(self) -> None:
         """The attempt must go: while inputs are fetched at once, later by notice."""
         if self._preparing is not None:
             self._preparing.cancel()
+        if self._watch is not None:
+            self._watch.hurry()
         self._notify()
 
     def _notify(self) -> None:
@@ -144,11 +164,16 @@ class Single:
             if self._attempt.stale:
                 self._shop.outbox.forget(self._attempt.ref)
             else:
+                if report.resumed is not self._attempt.resumed:
+                    report = report.model_copy(update={"resumed": self._attempt.resumed})
                 self._attempt.state = report.state
                 self._shop.outbox.finish(report, self._logs)
         finally:
             if self._held is not None and self._shop.environments is not None:
                 self._shop.environments.release(self._held)
+            if self._watch is not None:
+                self._watch.stop()
+            self._provision.give_back()
             # After the report is filed: what a task made is not thrown away before it is safe.
             if self._workspace is not None:
                 disk_bytes = self._attempt.spec.requirements.disk_bytes
@@ -170,6 +195,7 @@ class Single:
                 self._preparing = None
             if attempt.vacating_at_s is not None:
                 return self._left()
+            self._provision = self._shop.provide(attempt.ref.job_id, attempt.spec.requirements)
             if isinstance(attempt.spec.workload, Command):
                 return await self._run_command(attempt.spec.workload)
             return await self._run_function(attempt.spec.workload)
@@ -198,15 +224,23 @@ class Single:
         self._workspace = self._shop.workspaces.make(self._attempt.key)
         await self._shop.workspaces.stage(self._attempt.spec.inputs, self._workspace)
         self._held = await held_for(self._attempt.spec, self._shop)
+        if self._attempt.resume:
+            restored = await self._shop.saves.restore(self._attempt, self._workspace)
+            if restored is not None:
+                self._resume_from = restored.path
+                self._attempt.resumed = restored.resumed
 
     def _environment(self, workspace: Path) -> dict[str, str]:
-        env = task_environment(
-            ref=self._attempt.ref,
-            task_count=self._attempt.spec.tasks,
-            threads=self._threads,
-            workspace=workspace,
-            grace_s=self._attempt.grace_s,
-            extra=self._attempt.spec.env,
+        env = self._provision.environment(
+            task_environment(
+                ref=self._attempt.ref,
+                task_count=self._attempt.spec.tasks,
+                threads=self._threads,
+                workspace=workspace,
+                grace_s=self._attempt.grace_s,
+                extra=self._attempt.spec.env,
+                resume_from=self._resume_from,
+            )
         )
         return env if self._held is None else in_environment(env, self._held.folder, self._held.programs)
 
@@ -220,6 +254,8 @@ class Single:
                 env=env,
                 memory_bytes=self._attempt.spec.requirements.memory_bytes or None,
                 read_only=() if self._held is None else self._held.read_only,
+                network=self._provision.way,
+                devices=self._provision.devices,
             )
         )
         self._begin(guest)
@@ -248,19 +284,49 @@ class Single:
             why = reason("task.timeout", timeout_s=attempt.spec.timeout_s or 0.0)
             return attempt.report(AttemptState.FAILED, why).model_copy(update={"usage": usage})
         if attempt.vacating_at_s is not None and ended.exit_code != 0:
+            await self._hand_over()
             return self._left().model_copy(update={"usage": usage, "exit_code": ended.exit_code})
+        if ended.exit_code in GO_ON_ELSEWHERE:
+            report = await self._go_on_elsewhere(ended.exit_code)
+            return report.model_copy(update={"exit_code": ended.exit_code, "usage": usage})
         if ended.exit_code == 0:
             return (await self._with_outputs()).model_copy(update={"exit_code": 0, "usage": usage})
         # What a failed task leaves behind is collected as well: it is what its author wants to look at.
-        why = (
-            reason("task.signal", signal=ended.signal)
-            if ended.signal is not None
-            else reason("task.exit_code", exit_code=ended.exit_code if ended.exit_code is not None else -1)
+        why = why_killed(ended, attempt.spec) or reason(
+            "task.exit_code", exit_code=ended.exit_code if ended.exit_code is not None else -1
         )
         kept = await self._with_outputs()
         return kept.model_copy(
-            update={"state": AttemptState.FAILED, "reason": why, "exit_code": ended.exit_code, "usage": usage}
+            update={
+                "state": AttemptState.FAILED,
+                "reason": self._provision.explain(why),
+                "exit_code": ended.exit_code,
+                "usage": usage,
+            }
         )
+
+    async def _hand_over(self) -> None:
+        """It had to leave: its newest checkpoint goes first, if that takes no long time. Nobody waits for one that was cancelled."""
+        attempt = self._attempt
+        if self._watch is not None and not attempt.cancelled and not attempt.stale:
+            await self._watch.end(within_s=AFTER_NOTICE_S)
+
+    async def _go_on_elsewhere(self, exit_code: int) -> AttemptReport:
+        """It left because it wanted to. That is free for who has come further; else a task could go round for ever."""
+        attempt, watch = self._attempt, self._watch
+        saved = None if watch is None else await watch.end(within_s=OWN_ACCORD_S)
+        if attempt.stale or attempt.cancelled:
+            return self._left()
+        if saved is not None:
+            return attempt.report(AttemptState.VACATED, reason("task.moved_on", step=saved.step))
+        if attempt.vacating_at_s is not None:
+            return self._left()
+        refused = None if watch is None else watch.refused
+        why = reason(
+            "task.nothing_saved", exit_code=exit_code, because=[refused or reason("checkpoint.none")]
+        )
+        kept = await self._with_outputs()
+        return kept.model_copy(update={"state": AttemptState.FAILED, "reason": why})
 
     async def _run_function(self, function: Function) -> AttemptReport:
         workspace = self._required_workspace()
@@ -276,6 +342,8 @@ class Single:
             grace_s=self._attempt.grace_s,
             memory_bytes=self._attempt.spec.requirements.memory_bytes or None,
             environment=self._held,
+            network=self._provision.way,
+            devices=self._provision.devices,
         )
         self._host = host
         self._begin(host.guest)
@@ -289,36 +357,50 @@ class Single:
                     else:
                         returned = event
         except HostDied as death:
-            return self._after_death(death)
+            return await self._after_death(death)
         finally:
             await self._end(host.guest)
         attempt = self._attempt
         if attempt.stale:
             host.let_go()
             return self._left()
+        exit_code = _exit_status(returned)
+        if exit_code in GO_ON_ELSEWHERE:
+            host.let_go()
+            usage = attempt.usage()
+            if attempt.vacating_at_s is not None:
+                await self._hand_over()
+                report = self._left()
+            else:
+                report = await self._go_on_elsewhere(exit_code)
+            return report.model_copy(update={"exit_code": exit_code, "usage": usage})
         try:
             report = await patiently(attempt, lambda: outcome_of(returned, attempt, self._shop.link))
         finally:
             host.let_go()
         kept = await self._with_outputs()
         update: dict[str, object] = {"artifacts": kept.artifacts}
+        if report.state is AttemptState.FAILED:
+            update["reason"] = self._provision.explain(report.reason)
         if report.state is AttemptState.SUCCEEDED and kept.reason is not None:
             update["reason"] = kept.reason
         return report.model_copy(update=update)
 
-    def _after_death(self, death: HostDied) -> AttemptReport:
+    async def _after_death(self, death: HostDied) -> AttemptReport:
         attempt = self._attempt
         if attempt.timed_out:
             return self._failed(reason("task.timeout", timeout_s=attempt.spec.timeout_s or 0.0))
         if attempt.stale or attempt.vacating_at_s is not None:
+            await self._hand_over()
             return self._left()
-        return self._failed(death_reason(death))
+        return self._failed(self._provision.explain(death_reason(death, attempt.spec)))
 
     def _begin(self, guest: Guest) -> None:
         attempt = self._attempt
         self._shop.guest_began(guest)
         attempt.guest = guest
         attempt.clock = RunClock(started_at_s=time.monotonic())
+        self._watch = self._shop.saves.begin(attempt, self._required_workspace())
         if attempt.vacating_at_s is None:
             attempt.move(AttemptState.RUNNING)
         else:
@@ -378,7 +460,7 @@ class Single:
             self._attempt.vacate_reason = why
         return self._left()
 
-    def _failed(self, why: Reason) -> AttemptReport:
+    def _failed(self, why: Reason | None) -> AttemptReport:
         return self._attempt.report(AttemptState.FAILED, why).model_copy(
             update={"usage": self._attempt.usage()}
         )
@@ -428,9 +510,26 @@ def ended_by_us(attempt: Attempt) -> AttemptReport:
     return attempt.report(state, attempt.vacate_reason).model_copy(update={"usage": attempt.usage()})
 
 
-def death_reason(death: HostDied) -> Reason:
+def why_killed(ended: GuestExit, spec: JobSpec) -> Reason | None:
+    """None for a task that ended by itself."""
+    limit_bytes = spec.requirements.memory_bytes
+    if ended.out_of_memory and limit_bytes:
+        return reason("task.out_of_memory", limit_bytes=limit_bytes)
+    return None if ended.signal is None else reason("task.signal", signal=ended.signal)
+
+
+def _exit_status(returned: Returned) -> int | None:
+    """What a function left with by SystemExit; None for any other end."""
+    error = returned.error
+    if error is None or error.type_name != "SystemExit" or error.text not in _STATUSES:
+        return None
+    return int(error.text)
+
+
+def death_reason(death: HostDied, spec: JobSpec) -> Reason:
     ended = death.exit
-    if ended.signal is not None:
-        return reason("task.signal", signal=ended.signal)
+    killed = why_killed(ended, spec)
+    if killed is not None:
+        return killed
     exit_code = ended.exit_code if ended.exit_code is not None else -1
     return reason("task.host_died", exit_code=exit_code, detail=f"{death.message} {death.hint or ''}"[:1000])

@@ -17,6 +17,7 @@ from idle_accelerator.agent.attempts import Attempt, RunClock
 from idle_accelerator.agent.environments import EnvironmentRefused, EnvironmentTrouble, Held
 from idle_accelerator.agent.functions import FunctionCode, outcome_of
 from idle_accelerator.agent.output import cut
+from idle_accelerator.agent.provisions import Provision
 from idle_accelerator.agent.sandbox import Guest, SpawnFailed
 from idle_accelerator.agent.single import (
     Workshop,
@@ -170,6 +171,7 @@ class Slot:
         self.idle_since_s: float | None = None
         self._name = name
         self._code: FunctionCode | None = None
+        self._provision = Provision(None, None)
         self._task: asyncio.Task[None] | None = None
         self._preparing: asyncio.Task[Held | None] | None = None
 
@@ -284,6 +286,7 @@ class Slot:
             self._code = await job.code()
             held = await self._environment()
             workspace = shop.workspaces.make(self._name)
+            provision = self._provision = shop.provide(job.job_id, job.spec.requirements)
             env = task_environment(
                 ref=AttemptRef(job.job_id, 0, 1),
                 task_count=job.spec.tasks,
@@ -297,7 +300,7 @@ class Slot:
             host = await FunctionHost.start(
                 sandbox=shop.sandbox,
                 workspace=workspace,
-                env=env,
+                env=provision.environment(env),
                 code=self._code.code,
                 results=job.function.results,
                 job_id=job.job_id,
@@ -306,6 +309,8 @@ class Slot:
                 clean_cwd=True,
                 memory_bytes=job.spec.requirements.memory_bytes or None,
                 environment=held,
+                network=provision.way,
+                devices=provision.devices,
             )
             shop.guest_began(host.guest)
             try:
@@ -329,6 +334,7 @@ class Slot:
             _log.warning("no process for %s: %s", job.job_id, error)
             job.reject_queued(reason("agent.spawn_failed", detail=str(error)[:500]))
         finally:
+            self._provision.give_back()
             job.slots.remove(self)
             if held is not None and shop.environments is not None:
                 shop.environments.release(held)
@@ -379,6 +385,8 @@ class Slot:
             return
         try:
             report = await patiently(attempt, lambda: outcome_of(returned, attempt, self.job.shop.link))
+            if report.state is AttemptState.FAILED:
+                report = report.model_copy(update={"reason": self._provision.explain(report.reason)})
             outbox.finish(report)
             if report.state is AttemptState.SUCCEEDED:
                 self.job.note_success(attempt.ref.task_index)
@@ -409,7 +417,8 @@ class Slot:
             elif attempt.vacating_at_s is not None:
                 outbox.finish(ended_by_us(attempt))
             elif blamed == (attempt.ref.task_index, attempt.ref.epoch):
-                report = attempt.report(AttemptState.FAILED, death_reason(death))
+                why = self._provision.explain(death_reason(death, attempt.spec))
+                report = attempt.report(AttemptState.FAILED, why)
                 outbox.finish(report.model_copy(update={"usage": attempt.usage()}))
             else:
                 innocent.append(attempt)

@@ -1,7 +1,8 @@
 """``idlectl agent``."""
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,16 +11,20 @@ from idle_accelerator.cli.connect import KeyFlag, SchedulerFlag, pairs
 from idle_accelerator.errors import InvalidInput
 from idle_accelerator.wire.units import parse_duration, parse_size
 
+if TYPE_CHECKING:
+    from idle_accelerator.agent.owner_file import OwnerFile
+
 POLICIES = ("desktop", "server", "lab")
 _LENDING = "What it lends"
 _OWNER = "When it lends"
 PolicyFlag = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--policy",
         metavar="|".join(POLICIES),
         help="desktop: while nobody uses it. server: no owner at the keyboard, load counts. lab: shared desks.",
         rich_help_panel=_OWNER,
+        show_default="desktop",
     ),
 ]
 
@@ -92,17 +97,58 @@ def agent(
             rich_help_panel=_LENDING,
         ),
     ] = "15m",
-    policy: PolicyFlag = "desktop",
+    network: Annotated[
+        str | None,
+        typer.Option(
+            "--network",
+            metavar="off|proxy|open",
+            help="What work in a sandbox may reach. proxy: the hosts that you allow. open: every public host.",
+            rich_help_panel=_LENDING,
+            show_default="off",
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host",
+            metavar="HOST[:PORT]",
+            help="With --network proxy: pypi.org, '*.example.org', or '*' for every public one; may be given often.",
+            rich_help_panel=_LENDING,
+            show_default=False,
+        ),
+    ] = None,
+    network_rate: Annotated[
+        str | None,
+        typer.Option(
+            "--network-rate",
+            metavar="SIZE",
+            help="What each may move a second through the proxy, such as 2M.",
+            rich_help_panel=_LENDING,
+            show_default=False,
+        ),
+    ] = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option(
+            "--gpus",
+            metavar="all|none|0,2",
+            help="Graphics cards. If left out: none to work in a sandbox, else all.",
+            rich_help_panel=_LENDING,
+            show_default=False,
+        ),
+    ] = None,
+    policy: PolicyFlag = None,
     sandbox: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--sandbox",
             metavar="auto|bubblewrap|process",
             help="How work is kept apart from you. auto: not at all for a scheduler on this machine, by the strongest way that"
             " holds for any other. process: you trust everybody who has the pool's key.",
             rich_help_panel=_LENDING,
+            show_default="auto",
         ),
-    ] = "auto",
+    ] = None,
     lend_for: Annotated[
         str | None,
         typer.Option(
@@ -123,75 +169,132 @@ def agent(
             show_default=False,
         ),
     ] = None,
+    upload_limit: Annotated[
+        str | None,
+        typer.Option(
+            "--upload-limit",
+            metavar="SIZE",
+            help="Checkpoints of work leave with so much a second at most; 0 is no limit.",
+            rich_help_panel=_LENDING,
+            show_default="4MiB",
+        ),
+    ] = None,
     vacate_after: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--vacate-after",
             metavar="DURATION",
             help="Frozen work leaves when you have been back for so long.",
             rich_help_panel=_OWNER,
+            show_default="10m",
         ),
-    ] = "10m",
+    ] = None,
     grace: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--grace",
             metavar="DURATION",
             help="What work gets to save itself before it is killed; may be 0.",
             rich_help_panel=_OWNER,
+            show_default="5s",
         ),
-    ] = "5s",
+    ] = None,
+    owner_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--owner-file",
+            metavar="FILE",
+            help="Your terms: shares, hours, and all that flags say, which go before it. owner.toml in its data directory if left out.",
+            rich_help_panel=_OWNER,
+            show_default=False,
+        ),
+    ] = None,
 ) -> int:
     """Lend this machine to a pool while it is idle; in front, until Ctrl-C."""
     from idle_accelerator import settings  # noqa: PLC0415  # commands import what they need when they run
 
     pool_pid = lifeline.hold()
-    check_policy(policy)
-    place = settings.connection(scheduler, key)
     directory = daemons.make_data_dir(data_dir or settings.data_dir() / "agent")
-
-    memory_bytes = None if memory is None else parse_size(memory, field="--memory")
-    for flag, amount in (("--cpus", cpus), ("--memory", memory_bytes)):
+    given: dict[str, Any] = {
+        "scheduler": None if scheduler is None else settings.check_url(scheduler, "--scheduler"),
+        "name": name,
+        "policy": None if policy is None else check_policy(policy),
+        "share.cpus": cpus,
+        "share.memory": None if memory is None else parse_size(memory, field="--memory"),
+        "share.disk": None if disk is None else parse_size(disk, field="--disk"),
+        "share.gpus": gpus,
+        "network.lend": network,
+        "network.allow": tuple(allow_host) if allow_host else None,
+        "network.rate": _rate(network_rate),
+        "labels": pairs(label, flag="--label", example="room=12") or None,
+        "sandbox": sandbox,
+        "lend_for": _duration(lend_for, flag="--lend-for"),
+        "upload_limit": None if upload_limit is None else parse_size(upload_limit, field="--upload-limit"),
+        "vacate_after": _duration(vacate_after, flag="--vacate-after"),
+        "grace": _duration(grace, flag="--grace"),
+        "input_idle": _duration(input_idle, flag="--input-idle"),
+    }
+    for flag, amount in (("--cpus", cpus), ("--memory", given["share.memory"])):
         if amount is not None and not amount > 0:
             raise InvalidInput("must be more than nothing.", field=flag, hint="Leave it out to lend all.")
+    terms = _owner_file(owner_file, directory, given)
 
     from idle_accelerator.agent.app import AgentConfig, run_agent  # noqa: PLC0415  # 0.5 s of imports
     from idle_accelerator.agent.environments import EnvironmentLimits  # noqa: PLC0415  # as above
     from idle_accelerator.agent.sandbox import choice  # noqa: PLC0415  # as above
 
+    said: dict[str, Any] = terms.values()
+    try:
+        said["sandbox"] = choice.check(said.get("sandbox", "auto"))
+    except InvalidInput as error:
+        raise InvalidInput(error.message, field=terms.origin("sandbox"), hint=error.hint) from error
+    written = said.pop("scheduler_url", None)
+    place = settings.connection(scheduler or (None if os.environ.get("IDLE_SCHEDULER") else written), key)
     config = AgentConfig(
         scheduler_url=place.url,
         data_dir=directory,
         key=place.key,
-        name=name,
-        policy=policy,
-        cpus=cpus,
-        memory_bytes=memory_bytes,
-        disk_bytes=None if disk is None else parse_size(disk, field="--disk"),
-        labels=pairs(label, flag="--label", example="room=12"),
-        sandbox=choice.check(sandbox),
-        lend_for_s=_duration(lend_for, flag="--lend-for"),
-        vacate_after_s=parse_duration(vacate_after, field="--vacate-after"),
-        grace_s=parse_duration(grace, field="--grace"),
-        input_idle_s=_duration(input_idle, flag="--input-idle"),
         pool_pid=pool_pid,
         environments=EnvironmentLimits(
             kept_bytes=parse_size(environments, field="--environments"),
             size_bytes=parse_size(environment_size, field="--environment-size"),
             time_s=parse_duration(environment_time, field="--environment-time"),
         ),
+        owner_file=terms,
+        **said,
     )
     daemons.log_to_stderr()
     daemons.settle_in()
     return run_agent(config)
 
 
-def check_policy(text: str) -> None:
+def _owner_file(path: Path | None, directory: Path, given: dict[str, Any]) -> "OwnerFile":
+    from idle_accelerator.agent.owner_file import OWNER_FILE, OwnerFile  # noqa: PLC0415  # light, but seldom needed
+
+    return OwnerFile(
+        path or directory / OWNER_FILE,
+        {key: value for key, value in given.items() if value is not None},
+        required=path is not None,
+    )
+
+
+def check_policy(text: str) -> str:
     """Raises InvalidInput."""
     if text not in POLICIES:
         raise InvalidInput(
             f"{text!r} is no policy.", field="--policy", hint=f"Use one of: {', '.join(POLICIES)}."
         )
+    return text
+
+
+def _rate(text: str | None) -> float | None:
+    """Raises InvalidInput."""
+    rate = None if text is None else float(parse_size(text, field="--network-rate"))
+    if rate is not None and not rate > 0:
+        raise InvalidInput(
+            "must be more than nothing.", field="--network-rate", hint="To lend none: --network off"
+        )
+    return rate
 
 
 def _duration(text: str | None, *, flag: str) -> float | None:

@@ -58,6 +58,7 @@ def examine(scheduler: str | None, key: str | None) -> Iterator[Finding]:
     yield Finding(level="ok", subject="platform", found=f"{platform.platform()}, {os.cpu_count()} CPUs")
     yield _sqlite()
     yield from _guarded("isolation", _sandbox)
+    yield from _guarded("open network", _network)
     yield from _guarded("guests", _mechanisms)
     yield from _guarded("idleness", _idleness)
     yield from _guarded("data directory", _data_dirs)
@@ -124,6 +125,26 @@ def _sandbox() -> Iterator[Finding]:
         yield Finding(level="warn", subject="isolation", found=sentence)
     for name, text in chosen.isolation.model_dump(exclude={"tier", "probed_at"}).items():
         yield Finding(level="ok", subject=f"isolation {name}", found=text)
+
+
+def _network() -> Iterator[Finding]:
+    """Whether an owner could lend an open network; named hosts take nothing that is not here."""
+    if sys.platform == "linux":
+        from idle_accelerator.agent.network import open_way  # noqa: PLC0415  # as above
+
+        try:
+            open_way.check()
+        except IdleError as error:
+            yield Finding(
+                level="ok",
+                subject="open network",
+                found=f"could not be lent to a sandbox: {error.message}",
+                advice=error.hint or "",
+            )
+        else:
+            yield Finding(
+                level="ok", subject="open network", found=f"could be lent to a sandbox, by {open_way.PROGRAM}"
+            )
 
 
 def _mechanisms() -> Iterator[Finding]:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from idle_accelerator.cli.checkpoints import how_far
 from idle_accelerator.cli.connect import (
     JobArgument,
     JsonFlag,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _SUMMARY_WIDTH = 60
 _TASKS_SHOWN = 20
+_FAR_WIDTH = 40
 _STATES = ("QUEUED", "ACTIVE", "SUCCEEDED", "FAILED", "CANCELLED")
 
 
@@ -127,7 +129,7 @@ def job(
                 say(
                     f"… and {total - len(page.tasks)} more; all of them: idlectl job {short(detail.view.job_id)} --tasks"
                 )
-        elif detail.view.state in ("FAILED", "SUCCEEDED", "CANCELLED"):
+        elif detail.view.state != "QUEUED":
             show("")
             _show_task(handle.task(0))
     return 0
@@ -175,6 +177,8 @@ def needs(detail: "JobDetail") -> str:
     parts += [f"Python {wanted.python}"] if wanted.python else []
     parts += [f"{name}={value}" for name, value in wanted.labels.items()]
     parts += [f"node {wanted.node}"] if wanted.node else []
+    parts += ["an open network"] if wanted.network.open else []
+    parts += [f"network to {', '.join(wanted.network.hosts)}"] if wanted.network.hosts else []
     parts += [f"at most {format_duration(detail.spec.timeout_s)}"] if detail.spec.timeout_s else []
     parts += [f"{detail.spec.retries} retries"] if detail.spec.retries else []
     return ", ".join(parts)
@@ -196,19 +200,22 @@ def _all_tasks(handle: "JobHandle[Any]") -> "TaskPage":
 def _show_tasks(tasks: "tuple[TaskView, ...]") -> None:
     from idle_accelerator.cli.moments import ago  # noqa: PLC0415  # as above
 
+    said = [how_far(item.progress) for item in tasks]
+    progress = ("PROGRESS",) if any(said) else ()
     show_table(
-        ("TASK", "STATE", "ATTEMPT", "NODE", "EXIT", "FINISHED", "WHY"),
+        ("TASK", "STATE", *progress, "ATTEMPT", "NODE", "EXIT", "FINISHED", "WHY"),
         (
             (
                 str(item.index),
                 item.state if item.attempt_state is None or item.state != "ACTIVE" else item.attempt_state,
+                *(shorten(far, _FAR_WIDTH) for far in (said[place],) if progress),
                 str(item.epoch),
                 item.node_name or "",
                 "" if item.exit_code is None else str(item.exit_code),
                 ago(item.finished_at) if item.finished_at else "",
                 item.reason.sentence if item.reason else "",
             )
-            for item in tasks
+            for place, item in enumerate(tasks)
         ),
         empty="No tasks.",
     )
@@ -222,6 +229,8 @@ def _show_task(detail: "TaskDetail") -> None:
         (
             ("task", f"{task.index} of {detail.job_id}"),
             ("state", task.attempt_state if task.state == "ACTIVE" and task.attempt_state else task.state),
+            ("progress", how_far(task.progress)),
+            ("saved", _saved(detail)),
             ("why", task.reason.sentence if task.reason else ""),
             (
                 "artifacts",
@@ -231,11 +240,46 @@ def _show_task(detail: "TaskDetail") -> None:
     )
     if detail.attempts:
         show("")
+        resumed = [_resumed(item) for item in detail.attempts]
         show_table(
-            ("ATTEMPT", "STATE", "NODE", "LEASED", "USED", "WHY"),
-            (_attempt_row(item) for item in detail.attempts),
+            (
+                "ATTEMPT",
+                "STATE",
+                "NODE",
+                *(("WENT ON FROM",) if any(resumed) else ()),
+                "LEASED",
+                "USED",
+                "WHY",
+            ),
+            (
+                (*row[:3], *((resumed[place],) if any(resumed) else ()), *row[3:])
+                for place, row in enumerate(map(_attempt_row, detail.attempts))
+            ),
             empty="",
         )
+
+
+def _saved(detail: "TaskDetail") -> str:
+    """Its newest checkpoint, and why a newer one was not taken."""
+    from idle_accelerator.cli.moments import ago  # noqa: PLC0415  # as above
+    from idle_accelerator.wire.units import format_size  # noqa: PLC0415  # as above
+
+    said: list[str] = []
+    if detail.checkpoints:
+        newest = detail.checkpoints[0]
+        size = format_size(newest.checkpoint.size_bytes)
+        said.append(f"step {newest.checkpoint.step}, {size}, {ago(newest.saved_at)}")
+    if detail.checkpoint_refused is not None:
+        said.append(f"a newer one was not taken: {detail.checkpoint_refused.sentence}")
+    return "\n".join(said)
+
+
+def _resumed(attempt: "AttemptView") -> str:
+    """The checkpoint that it went on from, and why that was not the newest."""
+    if attempt.resumed is None:
+        return ""
+    from_ = "began anew" if attempt.resumed.step is None else f"step {attempt.resumed.step}"
+    return f"{from_}: {attempt.resumed.reason.sentence}" if attempt.resumed.reason else from_
 
 
 def _attempt_row(attempt: "AttemptView") -> tuple[str, ...]:

@@ -93,6 +93,7 @@ def _show_node(view: "NodeView") -> None:
             ("free", _amounts(view.free)),
             ("GPUs", ", ".join(facts.gpu_names)),
             ("labels", ", ".join(f"{name}={value}" for name, value in facts.labels.items())),
+            ("network", str(facts.network)),
             ("isolation", _isolation(facts)),
             ("idle when", "\n".join(facts.idleness)),
             ("software", f"agent {facts.agent_version}, Python {facts.python}"),

@@ -10,7 +10,21 @@ from typing import Annotated, Any
 import typer
 
 from idle_accelerator import __version__
-from idle_accelerator.cli import agent, doctor, jobs, logs, nodes, owner, result, scheduler, submit, up, web
+from idle_accelerator.cli import (
+    agent,
+    checkpoints,
+    doctor,
+    jobs,
+    logs,
+    nodes,
+    owner,
+    result,
+    scheduler,
+    submit,
+    terms,
+    up,
+    web,
+)
 from idle_accelerator.cli.help_pages import HelpCommand, HelpGroup
 from idle_accelerator.cli.terminal import say, show, show_error
 from idle_accelerator.errors import IdleError
@@ -79,6 +93,12 @@ _add("jobs", jobs.jobs, _WORK, "idlectl jobs --state ACTIVE --json")
 _add("job", jobs.job, _WORK, "idlectl job jx3k\nidlectl job jx3k --task 4")
 _add("logs", logs.logs, _WORK, "idlectl logs jx3k --task 4 --follow")
 _add("result", result.result, _WORK, "idlectl result jx3k --wait --to results")
+_add(
+    "checkpoints",
+    checkpoints.checkpoints,
+    _WORK,
+    "idlectl checkpoints jx3k\nidlectl checkpoints jx3k 4 --download saved",
+)
 _add("cancel", jobs.cancel, _WORK, "idlectl cancel jx3k")
 _add(
     "agent",
@@ -90,6 +110,7 @@ _add(
 _add("lend", owner.lend, _MACHINE, "idlectl lend --for 10m\nidlectl lend --for 2h --job jx3k")
 _add("pause", owner.pause, _MACHINE, "idlectl pause\nidlectl pause --for 1h")
 _add("resume", owner.resume, _MACHINE, "idlectl resume")
+_add("terms", terms.terms, _MACHINE, "idlectl terms\nidlectl terms --owner-file my.toml --json")
 _add("doctor", doctor.doctor, _MACHINE, "idlectl doctor --json")
 
 

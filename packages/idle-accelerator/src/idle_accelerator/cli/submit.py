@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -151,6 +151,26 @@ def submit(
             "--node", help="Only on this one, by name or id.", rich_help_panel=_NEEDS, show_default=False
         ),
     ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host",
+            metavar="HOST[:PORT]",
+            help="A host that it reaches, such as pypi.org or '*.example.org'; may be given often.",
+            rich_help_panel=_NEEDS,
+            show_default=False,
+        ),
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            "--network",
+            metavar="open",
+            help="All public hosts, where an owner allows that.",
+            rich_help_panel=_NEEDS,
+            show_default=False,
+        ),
+    ] = None,
     wait: Annotated[
         bool,
         typer.Option(
@@ -177,6 +197,7 @@ def submit(
             field="--to",
             hint="Add --wait, or fetch the files later: idlectl result JOB --to DIR",
         )
+    reaches = _reaches(network, allow_host or ())
     inputs = input_files(input_ or ())
     if command_files:
         named = files_named_by(command, taken=frozenset(inputs))
@@ -209,6 +230,7 @@ def submit(
                 arch=arch,
                 labels=labels,
                 node=node,
+                network=reaches,
                 retries=retries,
                 timeout=timeout_s,
                 priority=priority,
@@ -220,7 +242,27 @@ def submit(
     return 0
 
 
+def _reaches(network: str | None, hosts: Sequence[str]) -> Literal["open"] | Sequence[str]:
+    """Raises InvalidInput."""
+    if network is None:
+        return tuple(hosts)
+    if network != "open":
+        raise InvalidInput(
+            f"{network!r} is no choice.",
+            field="--network",
+            hint="Say open, or name hosts: --allow-host pypi.org",
+        )
+    if hosts:
+        raise InvalidInput(
+            "hosts are named, and an open network is asked for.",
+            field="--network",
+            hint="Leave one of them out.",
+        )
+    return "open"
+
+
 _HINTS = {
+    "network": "For example: --allow-host pypi.org --allow-host '*.huggingface.co' --allow-host example.org:8443",
     "command": "Give the program and its arguments after `--`, such as: -- python3 job.py",
     "array": "Give 1 to 1,000,000 tasks.",
     "inputs": "Name it otherwise: --input FILE=NAME; names stay inside the workspace.",
@@ -232,7 +274,13 @@ _HINTS = {
     "labels": "Write --label name=value, in one line.",
 }
 _OWN_NAMES = frozenset({"cpus", "memory", "disk", "gpus", "arch", "node", "retries", "priority"})
-_FLAGS = {"command": "COMMAND", "inputs": "--input", "outputs": "--output", "labels": "--label"}
+_FLAGS = {
+    "command": "COMMAND",
+    "inputs": "--input",
+    "outputs": "--output",
+    "labels": "--label",
+    "network": "--allow-host",
+}
 _KEPT_HINTS = frozenset({"requirements", "lock", "python"})
 """Refusals whose own hints say more."""
 

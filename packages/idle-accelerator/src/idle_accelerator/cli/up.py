@@ -41,7 +41,8 @@ class Plan:
     host: str
     port: int
     web_port: int | None
-    policy: str
+    policy: str | None
+    """None: as the owner's file says."""
 
     @property
     def url(self) -> str:
@@ -83,12 +84,13 @@ def up(
             "--host", help="Where the scheduler listens; 0.0.0.0 lets other machines join, with a key."
         ),
     ] = "127.0.0.1",
-    policy: PolicyFlag = "desktop",
+    policy: PolicyFlag = None,
 ) -> int:
     """Start scheduler, agent and web page on this machine, and send a task through all of it."""
     from idle_accelerator import settings  # noqa: PLC0415  # imported when needed
 
-    check_policy(policy)
+    if policy is not None:
+        check_policy(policy)
     if port == web_port and not no_web:
         raise InvalidInput(
             f"scheduler and web page cannot share port {port}.", field="--web-port", hint=f"Use {port + 1}."
@@ -221,7 +223,10 @@ def _start(plan: Plan, children: Children, wish: StopWish) -> "Connection":
     began_s = time.time()
     agent = children.start(
         "agent",
-        ["agent", "--scheduler", plan.url, "--data-dir", str(plan.agent_dir), "--policy", plan.policy],
+        [
+            *("agent", "--scheduler", plan.url, "--data-dir", str(plan.agent_dir)),
+            *(() if plan.policy is None else ("--policy", plan.policy)),
+        ],
         patience_s=_PATIENCE_S["agent"],
         env=secret,
     )

@@ -6,12 +6,15 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
+from idle_accelerator.cli.checkpoints import how_far
 from idle_accelerator.cli.connect import short
 from idle_accelerator.cli.terminal import console, line, say
 from idle_accelerator.errors import ResultTimeout, Unavailable
 from idle_accelerator.wire.units import format_duration
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from idle_accelerator.sdk.client import JobHandle
     from idle_accelerator.wire.jobs import JobView
 
@@ -19,12 +22,17 @@ SAY_WHY_AFTER_S = 1.5
 OUTAGE_S = 300.0
 """How long a scheduler may be away until waiting for it is given up."""
 _LOOK_S = 0.5
+_PROGRESS_EVERY_S = 2.0
+_PROGRESS_TASKS = 16
+"""Of larger jobs nobody is asked how far each task is."""
 _LINE_EVERY_S = 10.0
 _TERMINAL = ("SUCCEEDED", "FAILED", "CANCELLED")
 
 
 class _Display(Protocol):
-    def show(self, view: "JobView", why: str) -> None: ...
+    def show(self, view: "JobView", why: str, far: "Sequence[str]" = ()) -> None:
+        """``far``: how far running tasks say they are, one line each."""
+        ...
 
     def close(self) -> None: ...
 
@@ -37,6 +45,8 @@ def wait_for(handle: "JobHandle[Any]") -> "JobView":
     display: _Display = _Bar() if sys.stderr.isatty() else _Lines()
     started = heard_at = time.monotonic()
     view: JobView | None = None
+    far: Sequence[str] = ()
+    looked_at = started
     try:
         while True:
             try:
@@ -51,11 +61,25 @@ def wait_for(handle: "JobHandle[Any]") -> "JobView":
                 return view
             waited_s = time.monotonic() - started
             stalled = view.counts.active == 0 and view.counts.queued > 0
-            display.show(view, why_waiting(view) if stalled and waited_s >= SAY_WHY_AFTER_S else "")
+            if time.monotonic() - looked_at >= _PROGRESS_EVERY_S:
+                looked_at = time.monotonic()
+                far = _how_far(handle, view)
+            display.show(view, why_waiting(view) if stalled and waited_s >= SAY_WHY_AFTER_S else "", far)
             with contextlib.suppress(ResultTimeout):
                 handle.wait(timeout=_LOOK_S)
     finally:
         display.close()
+
+
+def _how_far(handle: "JobHandle[Any]", view: "JobView") -> "Sequence[str]":
+    """What its running tasks say of themselves."""
+    if not view.counts.active or view.counts.total > _PROGRESS_TASKS:
+        return ()
+    with contextlib.suppress(Unavailable):
+        said = [(item, how_far(item.progress)) for item in handle.tasks(limit=_PROGRESS_TASKS).tasks]
+        alone = view.counts.total == 1
+        return [words if alone else f"task {item.index}: {words}" for item, words in said if words]
+    return ()
 
 
 def why_waiting(view: "JobView") -> str:
@@ -91,29 +115,31 @@ class _Bar:
         self._live = Live(self._progress, console=console(stderr=True), transient=True, refresh_per_second=4)
         self._live.start()
 
-    def show(self, view: "JobView", why: str) -> None:
+    def show(self, view: "JobView", why: str, far: "Sequence[str]" = ()) -> None:
         from rich.console import Group  # noqa: PLC0415  # as above
         from rich.text import Text  # noqa: PLC0415  # as above
 
         counts = view.counts
         done = counts.succeeded + counts.failed + counts.cancelled
         self._progress.update(self._task, total=counts.total, completed=done, description=_in_words(view))
-        self._live.update(Group(self._progress, Text(why, style="yellow")) if why else self._progress)
+        said = [Text(words, style="dim") for words in far] + ([Text(why, style="yellow")] if why else [])
+        self._live.update(Group(self._progress, *said) if said else self._progress)
 
     def close(self) -> None:
         self._live.stop()
 
 
 class _Lines:
-    """A line when a reason changes (ages in it do not count), and one in ten seconds when tasks end."""
+    """A line when a reason changes (ages in it do not count), and one in ten seconds when tasks end or say how far they are."""
 
     def __init__(self) -> None:
         self._why = ""
         self._done = 0
+        self._far: Sequence[str] = ()
         self._said_at_s = -_LINE_EVERY_S
         self._started = time.monotonic()
 
-    def show(self, view: "JobView", why: str) -> None:
+    def show(self, view: "JobView", why: str, far: "Sequence[str]" = ()) -> None:
         counts = view.counts
         done = counts.succeeded + counts.failed + counts.cancelled
         now = time.monotonic()
@@ -122,7 +148,13 @@ class _Lines:
             self._why = kind
             if why:
                 say(why)
-        if done != self._done and now - self._said_at_s >= _LINE_EVERY_S:
+        if now - self._said_at_s < _LINE_EVERY_S:
+            return
+        if far and far != self._far:
+            self._far, self._said_at_s = far, now
+            for words in far:
+                say(words)
+        if done != self._done:
             self._done, self._said_at_s = done, now
             say(
                 f"{done} of {counts.total} tasks done after {format_duration(now - self._started)}, {_in_words(view)}"

@@ -2,9 +2,11 @@
 
 from idle_accelerator.core.resources import demand, times
 from idle_accelerator.wire.jobs import Requirements
+from idle_accelerator.wire.network import NetworkOffer, NetworkWish
 from idle_accelerator.wire.nodes import NodeFacts, Offer
 from idle_accelerator.wire.reasons import Reason, reason
 
+_HOSTS_LIMIT = 500
 LENDING_NOW = frozenset({"available", "lent"})
 
 
@@ -34,6 +36,7 @@ def lasting_mismatches(requirements: Requirements, facts: NodeFacts, *, node_id:
     ):
         if needed is not None and needed != offered:
             reasons.append(reason(code, needed=needed, offered=offered))
+    reasons += _network(requirements.network, facts.network)
     for name, needed in requirements.labels.items():
         offered = facts.labels.get(name)
         if offered != needed:
@@ -64,6 +67,20 @@ def _environment_mismatches(requirements: Requirements, facts: NodeFacts) -> lis
     return reasons
 
 
+def _network(wish: NetworkWish, lent: NetworkOffer) -> tuple[Reason, ...]:
+    if not wish.asks:
+        return ()
+    if wish.open:
+        return () if lent.is_open else (reason("match.network_open"),)
+    lacking = lent.lacking(wish)
+    if not lacking:
+        return ()
+    needed = ", ".join(lacking)
+    if lent.kind == "off":
+        return (reason("match.network_off", needed=needed[:_HOSTS_LIMIT]),)
+    return (reason("match.network", needed=needed[:_HOSTS_LIMIT]),)
+
+
 def present_mismatches(
     job_id: str, requirements: Requirements, facts: NodeFacts, offer: Offer
 ) -> tuple[Reason, ...]:
@@ -73,5 +90,7 @@ def present_mismatches(
     if offer.only_jobs is not None and job_id not in offer.only_jobs:
         return (reason("match.only_jobs"), *(item for item in offer.reasons if item.code == "lend.hint"))
     if times(offer.free, demand(requirements)) < 1:
+        if shared := tuple(item for item in offer.reasons if item.code == "node.shared"):
+            return shared
         return (reason("wait.busy", cpus=facts.resources.cpus),)
     return ()

@@ -32,6 +32,17 @@ class BlobStore:
     def has(self, digest: str) -> bool:
         return self.path(digest).is_file()
 
+    def size_of(self, digest: str) -> int | None:
+        """None when it is not here."""
+        try:
+            return self.path(digest).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def read(self, digest: str) -> bytes:
+        """All of it, into memory. Raises FileNotFoundError."""
+        return self.path(digest).read_bytes()
+
     async def put(self, digest: str, size_bytes: int, content: AsyncIterator[bytes]) -> bool:
         """Keeps the content under its digest; True when it is new.
 

@@ -4,16 +4,26 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 import httpx2
 
-from idle_accelerator.errors import IdleError, InvalidInput, NotFound, StorageFull, TooLarge, Unavailable
+from idle_accelerator.errors import (
+    Damaged,
+    IdleError,
+    InvalidInput,
+    NotFound,
+    StorageFull,
+    TooLarge,
+    Unavailable,
+)
 from idle_accelerator.sdk.transport import Transport
+from idle_accelerator.wire.checkpoints import Asked, Missing
 from idle_accelerator.wire.units import format_size
 
+_JSON = {"Content-Type": "application/json"}
 _PIECE_BYTES = 1024 * 1024
 _TRIES = 2
 """A download that arrives damaged is tried once more."""
@@ -37,6 +47,16 @@ class Blobs:
         except NotFound:
             return False
         return True
+
+    async def missing(self, digests: Sequence[str]) -> tuple[str, ...]:
+        """Those that the scheduler does not have; at most MAX_ASKED in one question."""
+        asked = Asked(digests=tuple(digests)).model_dump_json().encode()
+        answer = await self._transport.request("POST", "/v1/blobs/missing", content=asked, headers=_JSON)
+        return answer.read(Missing).digests
+
+    async def put(self, digest: str, size: int, content: Callable[[], AsyncIterator[bytes]]) -> None:
+        """Content of that size and digest; ``content`` begins it anew for each try. Raises InvalidInput when it is another."""
+        await self._put(digest, size, content)
 
     async def upload_bytes(self, content: bytes) -> str:
         digest = hashlib.sha256(content).hexdigest()
@@ -96,7 +116,7 @@ class Blobs:
                     return
             raise _damaged(digest)
         except OSError as error:
-            raise _not_written(to, error) from error
+            raise not_written(to, error) from error
         finally:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
@@ -186,14 +206,15 @@ def _write(file: IO[bytes], hasher: _Hasher, piece: bytes) -> None:
     file.write(piece)
 
 
-def _damaged(digest: str) -> Unavailable:
-    return Unavailable(
+def _damaged(digest: str) -> Damaged:
+    return Damaged(
         f"blob {digest[:12]}… arrived damaged: its content has another digest. Nothing of it was kept.",
         hint="Try again; if it stays so, the file on the scheduler's disk is damaged.",
     )
 
 
-def _not_written(to: Path, error: OSError) -> IdleError:
+def not_written(to: Path, error: OSError) -> IdleError:
+    """What to raise where a file that was asked for cannot be written."""
     import errno  # noqa: PLC0415  # only here
 
     cls: Any = StorageFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else InvalidInput

@@ -10,6 +10,8 @@ from typing import Any, Generic, Literal, TypeVar, cast
 from idle_accelerator.errors import IdleError, InvalidInput, ResultTimeout
 from idle_accelerator.sdk.abreast import abreast
 from idle_accelerator.sdk.artifacts import Placer
+from idle_accelerator.sdk.checkpoints import Received, chosen
+from idle_accelerator.sdk.checkpoints import download as download_to
 from idle_accelerator.sdk.feed import Deadline, ResultFeed, wait_until_over
 from idle_accelerator.sdk.logs import LogStream, LogTail, whole_log
 from idle_accelerator.sdk.results import failure_of, is_ready
@@ -24,6 +26,7 @@ from idle_accelerator.sdk.sync import (
     blocking_property,
     opening,
 )
+from idle_accelerator.wire.checkpoints import CheckpointView, Progress
 from idle_accelerator.wire.jobs import Artifact, JobDetail, JobView, TaskDetail, TaskPage, TaskResult
 from idle_accelerator.wire.states import TaskState
 
@@ -205,6 +208,27 @@ class AsyncJobHandle(Faced["JobHandle[T]"], Generic[T]):
         await abreast(fetch, wanted, at_once=_AT_ONCE)
         return [target for _, target in wanted]
 
+    async def progress(self, task: int = 0) -> Progress | None:
+        """How far a running task says it is; None where it has not said anything."""
+        return (await self.task(task)).task.progress
+
+    async def checkpoints(self, task: int = 0) -> tuple[CheckpointView, ...]:
+        """The checkpoints that are kept of a task, newest first; none once it has ended."""
+        return (await self.task(task)).checkpoints
+
+    async def download_checkpoint(
+        self, to: str | Path, task: int = 0, step: int | None = None, *, received: Received | None = None
+    ) -> Path:
+        """A checkpoint of a task, the newest or that of ``step``, as the new folder ``to/step-N``, which is returned.
+
+        Each piece is verified; the folder appears when all of it is there, and nothing is written outside of it. What is
+        in it came from a node: it is data. ``received`` hears of bytes as they are written. Raises NotFound, InvalidInput,
+        StorageFull, Unavailable.
+        """
+        kept = await self.checkpoints(task)
+        wanted = chosen(kept, step, what=f"task {task} of job {self.id}")
+        return await download_to(self._session.blobs, wanted, Path(to), received)
+
     async def _artifacts(self, task: int | None) -> list[tuple[int, tuple[Artifact, ...]]]:
         if task is not None:
             return [(task, (await self.task(task)).artifacts)]
@@ -275,6 +299,9 @@ class JobHandle(Facade[AsyncJobHandle[T]], Generic[T]):
     logs = blocking(AsyncJobHandle[T].logs)
     follow_logs = opening(AsyncJobHandle[T].follow_logs)
     download = blocking(AsyncJobHandle[T].download)
+    progress = blocking(AsyncJobHandle[T].progress)
+    checkpoints = blocking(AsyncJobHandle[T].checkpoints)
+    download_checkpoint = blocking(AsyncJobHandle[T].download_checkpoint)
 
 
 class AsyncMapResult(Stream[T], Faced["MapResult[T]"], Generic[T]):

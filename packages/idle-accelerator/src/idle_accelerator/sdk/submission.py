@@ -43,6 +43,8 @@ class JobOptions(TypedDict, total=False):
     os: Literal["linux", "macos", "windows"] | str | None  # noqa: PYI051  # editors offer the three
     arch: str | None
     labels: Mapping[str, str] | None
+    network: Literal["open"] | Sequence[str]
+    """Hosts that tasks reach, such as ``["pypi.org", "*.huggingface.co"]``; ``"open"`` for all that are public. None by default."""
     node: str | None
     """Name or id of the only node that may run it."""
     requirements: Sequence[str] | None
@@ -139,6 +141,7 @@ def _draft(workload: Function | dict[str, Any], tasks: int, options: JobOptions)
             "arch": options.get("arch"),
             "labels": _mapping(options.get("labels"), "labels"),
             "node": options.get("node"),
+            "network": _network(options.get("network", ())),
         },
         "retries": options.get("retries", 0),
         "timeout_s": timeout_s,
@@ -247,6 +250,18 @@ def _mapping(given: Any, field: str) -> dict[Any, Any]:
     return dict(cast("Mapping[Any, Any]", given))
 
 
+def _network(given: Any) -> dict[str, object]:
+    if given == "open":
+        return {"open": True}
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise InvalidInput(
+            f"{given!r} names no hosts.",
+            field="network",
+            hint=f'Write ["{given}"], or "open" for an open network.',
+        )
+    return {"hosts": tuple(cast("Sequence[object]", given))}
+
+
 def _size(given: Any, field: str) -> int:
     if isinstance(given, str):
         return parse_size(given, field=field)
@@ -287,6 +302,7 @@ _HINTS = {
     "os": "Use one of: linux, macos, windows.",
     "name": "Give one line of at most 200 characters.",
     "labels": "Names and values are single lines of text.",
+    "network": "Hosts are written as pypi.org, *.huggingface.co or example.org:8443.",
 }
 
 

@@ -8,6 +8,7 @@ import streamlit as st
 
 from idle_accelerator.web import amounts, badges, plain
 from idle_accelerator.web.language import current, say, sentence
+from idle_accelerator.wire.checkpoints import CheckpointView, ResumedView
 from idle_accelerator.wire.jobs import AttemptView, JobView, TaskCounts, TaskView
 from idle_accelerator.wire.states import AttemptState, JobState, TaskState
 
@@ -56,6 +57,7 @@ def tasks_table(tasks: Sequence[TaskView], *, key: str, on_open: Callable[[int],
     rows = {
         "index": [task.index for task in tasks],
         "state": [[badges.word(_shown_state(task))] for task in tasks],
+        "progress": [percent_of(task) for task in tasks],
         "node": [plain.line(task.node_name or "") for task in tasks],
         "epoch": [task.epoch for task in tasks],
         "exit": [_number(task.exit_code) for task in tasks],
@@ -67,6 +69,9 @@ def tasks_table(tasks: Sequence[TaskView], *, key: str, on_open: Callable[[int],
     config = {
         "index": st.column_config.NumberColumn(say("tasks.index"), width="small", format="%d"),
         "state": badges.state_column(say("jobs.state"), (*TaskState, *AttemptState)),
+        "progress": st.column_config.ProgressColumn(
+            say("tasks.progress"), min_value=0, max_value=100, format="%d %%", width=110
+        ),
         "node": st.column_config.TextColumn(say("tasks.node"), width=130),
         "epoch": st.column_config.NumberColumn(say("tasks.attempts"), width=80),
         "exit": st.column_config.TextColumn(say("tasks.exit"), width=85),
@@ -83,6 +88,7 @@ def attempts_table(attempts: Sequence[AttemptView]) -> None:
         "epoch": [attempt.epoch for attempt in attempts],
         "state": [[badges.word(attempt.state)] for attempt in attempts],
         "node": [plain.line(attempt.node_name) for attempt in attempts],
+        "resumed": [_resumed(attempt.resumed) for attempt in attempts],
         "reason": [sentence(attempt.reason) if attempt.reason else "" for attempt in attempts],
         "leased": [amounts.ago(attempt.leased_at, language, now=now) for attempt in attempts],
         "took": [amounts.duration(use.wall_s, language) if use else "" for use in used],
@@ -100,6 +106,7 @@ def attempts_table(attempts: Sequence[AttemptView]) -> None:
         "state": badges.state_column(say("jobs.state"), AttemptState),
         "node": st.column_config.TextColumn(say("tasks.node"), width=130),
         "reason": st.column_config.TextColumn(say("tasks.reason"), width=220),
+        "resumed": st.column_config.TextColumn(say("attempts.resumed"), width=130),
         "leased": st.column_config.TextColumn(say("attempts.leased"), width=100),
         "took": st.column_config.TextColumn(say("attempts.took"), width=85),
         "frozen": st.column_config.TextColumn(say("attempts.frozen"), width=95),
@@ -109,6 +116,47 @@ def attempts_table(attempts: Sequence[AttemptView]) -> None:
     }
     filled = [name for name, cells in rows.items() if any(cell not in ("", None) for cell in cells)]
     st.dataframe(rows, hide_index=True, column_order=filled, column_config=config, lazy=False)
+
+
+def checkpoints_table(checkpoints: Sequence[CheckpointView]) -> None:
+    language, now = current(), datetime.now(UTC)
+    rows = {
+        "step": [str(item.checkpoint.step) for item in checkpoints],
+        "size": [amounts.size(item.checkpoint.size_bytes) for item in checkpoints],
+        "files": [str(item.checkpoint.files) for item in checkpoints],
+        "saved": [amounts.ago(item.saved_at, language, now=now) for item in checkpoints],
+        "node": [plain.line(item.node_name) for item in checkpoints],
+        "epoch": [str(item.epoch) for item in checkpoints],
+        "resumed": [", ".join(map(str, item.resumed_by)) for item in checkpoints],
+    }
+    config: dict[str, Any] = {
+        "step": st.column_config.TextColumn(say("checkpoints.step"), width=100),
+        "size": st.column_config.TextColumn(say("checkpoints.size"), width=95),
+        "files": st.column_config.TextColumn(say("checkpoints.files"), width=85),
+        "saved": st.column_config.TextColumn(say("checkpoints.saved"), width=105),
+        "node": st.column_config.TextColumn(say("tasks.node"), width=130),
+        "epoch": st.column_config.TextColumn(say("attempts.number"), width=80),
+        "resumed": st.column_config.TextColumn(say("checkpoints.resumed"), width=170),
+    }
+    filled = [name for name, cells in rows.items() if any(cells)]
+    st.dataframe(rows, hide_index=True, column_order=filled, column_config=config, lazy=False)
+
+
+def percent_of(task: TaskView) -> int | None:
+    """How much a task says is done, rounded down; None where it says nothing of that."""
+    if task.progress is None or task.progress.done_ratio is None:
+        return None
+    return int(task.progress.done_ratio * 100 + 1e-9)
+
+
+def _resumed(resumed: ResumedView | None) -> str:
+    """What an attempt went on from, and why that was not the newest."""
+    if resumed is None:
+        return ""
+    step = resumed.step
+    said = [say("attempts.resumed_anew") if step is None else say("attempts.resumed_step", step=step)]
+    said += [sentence(resumed.reason)] if resumed.reason else []
+    return ": ".join(said)
 
 
 def _number(value: int | None) -> str:

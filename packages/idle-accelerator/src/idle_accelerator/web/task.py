@@ -11,8 +11,8 @@ import streamlit as st
 from idle_accelerator.errors import IdleError
 from idle_accelerator.web import amounts, badges, plain, pool
 from idle_accelerator.web.language import say, sentence
-from idle_accelerator.web.listings import attempts_table
-from idle_accelerator.wire.jobs import Artifact, AttemptView, JobDetail, TaskDetail
+from idle_accelerator.web.listings import attempts_table, checkpoints_table, percent_of
+from idle_accelerator.wire.jobs import Artifact, AttemptView, JobDetail, TaskDetail, TaskView
 from idle_accelerator.wire.payload import INLINE_LIMIT_BYTES
 from idle_accelerator.wire.states import LIVE_ATTEMPT_STATES, TERMINAL_TASK_STATES, TaskState
 
@@ -38,17 +38,41 @@ def task_panel(job: JobDetail, index: int) -> None:
             said.append(say("tasks.on_node", name=plain.line(task.node_name)))
         if said:
             st.text(" · ".join(said))
+    progress(detail.task)
     if job.spec.workload.kind == "function":
         result(job, detail)
     if detail.attempts:
         output(detail)
     if detail.artifacts or job.spec.outputs:
         files(detail)
+    checkpoints(detail)
     st.markdown(f"**{say('attempts.title')}**")
     if detail.attempts:
         attempts_table(detail.attempts)
     else:
         st.caption(say("attempts.none"))
+
+
+def progress(task: TaskView) -> None:
+    """How far the task says it is."""
+    if task.progress is None:
+        return
+    percent, note = percent_of(task), plain.label(task.progress.note) if task.progress.note else ""
+    if percent is not None:
+        st.progress(percent / 100, text=" · ".join(part for part in (f"{percent} %", note) if part))
+    elif note:
+        st.markdown(note)
+
+
+def checkpoints(detail: TaskDetail) -> None:
+    """What the task has saved, for its next attempt and for its submitter."""
+    if detail.checkpoints or detail.checkpoint_refused:
+        st.markdown(f"**{say('checkpoints.title')}**")
+    if detail.checkpoint_refused:
+        st.text(say("checkpoints.refused", why=sentence(detail.checkpoint_refused)))
+    if detail.checkpoints:
+        checkpoints_table(detail.checkpoints)
+        st.caption(say("checkpoints.fetch", job_id=detail.job_id, index=detail.task.index))
 
 
 def output(detail: TaskDetail) -> None:

@@ -3,8 +3,10 @@
 A request is heartbeat, lease renewal, reports and demand for work at once. It is level-triggered: it says what the
 agent holds, and the answer says what it should hold; either may be lost or repeated without harm.
 
-- A request that carries reports or logs is answered at once, after they are on disk: an answer to a request
-  acknowledges all of its reports. Whatever was refused as stale is acknowledged too: there is nothing left to do.
+- A request that carries reports, logs or checkpoints is answered at once, after they are on disk: an answer to a request
+  acknowledges all of them. Whatever was refused as stale is acknowledged too: there is nothing left to do.
+- Checkpoints count before the reports of the same request: the end of an attempt may come along with its last checkpoint.
+- Progress goes along with the next request, whatever that is about, and hurries none.
 - One with ``news_can_wait`` is held like any other: its agent has nothing else in hand, and asks for more in the same breath.
 - A request with nothing to say is held for up to ``wait_s``, until there are leases or orders for the node.
 - A newer request of the node (higher ``seq``) supersedes the held one, which is answered at once, empty.
@@ -16,7 +18,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from idle_accelerator.wire.checkpoints import ProgressNote, ResumePoint, SavedCheckpoint
+from idle_accelerator.wire.checkpoints import ProgressNote, Resumed, ResumePoint, SavedCheckpoint
 from idle_accelerator.wire.ids import MAX_EPOCH, MAX_TASKS, JobId
 from idle_accelerator.wire.jobs import Artifact, JobSpec, Usage
 from idle_accelerator.wire.model import WireModel
@@ -54,6 +56,9 @@ class AttemptReport(WireModel):
     error: RemoteError | None = None
     artifacts: tuple[Artifact, ...] = Field(default=(), strict=False, max_length=10_000)
     usage: Usage | None = None
+    resumed: Resumed | None = Field(
+        default=None, description="What it went on from, once that is known; None where it was given nothing."
+    )
 
 
 class LogChunk(WireModel):
@@ -100,7 +105,7 @@ class Grant(WireModel):
     )
     attempts: tuple[TaskEpoch, ...] = Field(strict=False)
     resume: tuple[ResumePoint, ...] = Field(
-        default=(), strict=False, description="For those of the tasks that have a checkpoint."
+        default=(), strict=False, description="For those of the tasks that have a checkpoint, newest first."
     )
 
 

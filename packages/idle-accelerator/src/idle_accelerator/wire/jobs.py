@@ -6,10 +6,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from idle_accelerator.wire.checkpoints import CheckpointView, Progress
+from idle_accelerator.wire.checkpoints import CheckpointView, Progress, ResumedView
 from idle_accelerator.wire.environments import Environment, EnvironmentKind
 from idle_accelerator.wire.ids import MAX_TASKS, Digest, JobId
 from idle_accelerator.wire.model import WireModel
+from idle_accelerator.wire.network import NO_NETWORK, NetworkWish
 from idle_accelerator.wire.payload import Payload, RemoteError
 from idle_accelerator.wire.reasons import ReasonView
 from idle_accelerator.wire.states import AttemptState, JobState, TaskState
@@ -91,6 +92,7 @@ class Requirements(WireModel):
     environment: EnvironmentKind | None = Field(
         default=None, description="Set by the scheduler, from the job's environment."
     )
+    network: NetworkWish = NO_NETWORK
 
 
 class JobSpec(WireModel):
@@ -202,6 +204,9 @@ class AttemptView(WireModel):
     reason: ReasonView | None = None
     exit_code: int | None = None
     usage: Usage | None = None
+    resumed: ResumedView | None = Field(
+        default=None, description="What it went on from; None where there was no checkpoint."
+    )
 
 
 class TaskView(WireModel):
@@ -229,7 +234,12 @@ class TaskDetail(WireModel):
     attempts: tuple[AttemptView, ...] = Field(strict=False)
     artifacts: tuple[Artifact, ...] = Field(default=(), strict=False)
     checkpoints: tuple[CheckpointView, ...] = Field(
-        default=(), strict=False, description="Those that are kept, newest first."
+        default=(),
+        strict=False,
+        description="Those that are kept, newest first; none once the task has ended.",
+    )
+    checkpoint_refused: ReasonView | None = Field(
+        default=None, description="Why the newest checkpoint of the newest attempt was not taken."
     )
 
 

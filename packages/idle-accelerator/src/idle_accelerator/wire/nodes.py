@@ -8,13 +8,14 @@ from pydantic import Field
 from idle_accelerator.wire.ids import JobId, NodeId
 from idle_accelerator.wire.jobs import OS
 from idle_accelerator.wire.model import WireModel
+from idle_accelerator.wire.network import NO_OFFER, NetworkOffer
 from idle_accelerator.wire.reasons import Reason, ReasonView
 from idle_accelerator.wire.resources import Resources
 from idle_accelerator.wire.texts import Text
 
 Lending = Literal["available", "settling", "in_use", "paused", "lent", "draining", "offline"]
 """available: idle and lent · settling: idle, but not yet for long enough · in_use: its owner needs it · paused: by its
-owner's word · lent: by its owner's word, though in use · draining: takes nothing new · offline: the scheduler hears nothing."""
+owner's word · lent: by its owner's word or file, though in use · draining: takes nothing new · offline: the scheduler hears nothing."""
 
 
 class Isolation(WireModel):
@@ -67,6 +68,7 @@ class NodeFacts(WireModel):
         default=None, description="What the tier was found to hold; None from agents that do not say."
     )
     environments: EnvironmentFacts | None = Field(default=None, description="None: it builds none.")
+    network: NetworkOffer = NO_OFFER
     agent_version: Text = ""
     idleness: tuple[Text, ...] = Field(
         default=(),

@@ -56,6 +56,8 @@ def render(subject: Cause, language: Language = "en") -> str:
         values["why"] = ("；" if language == "zh" else "; ").join(
             render(cause, language) for cause in subject.because
         )
+        if "{why}" not in template:
+            template += "（{why}）" if language == "zh" else " ({why})"
     try:
         return template.format_map(values)
     except (KeyError, IndexError, ValueError):

@@ -5,10 +5,12 @@ what an agent that crashed has left behind. What every one of them promises stan
 """
 
 import sys
+from collections.abc import Iterable
 
 from idle_accelerator.agent.host.types import (
     Forker,
     FreezeFailed,
+    GroupHome,
     Guest,
     GuestExit,
     GuestRecord,
@@ -33,6 +35,7 @@ __all__ = [
     "VERIFIED",
     "Forker",
     "FreezeFailed",
+    "GroupHome",
     "Guest",
     "GuestExit",
     "GuestRecord",
@@ -42,10 +45,13 @@ __all__ = [
     "Mechanism",
     "SpawnFailed",
     "Verified",
+    "cap_cpus",
+    "group_home",
     "kill_leftovers",
     "mechanisms",
     "open_forker",
     "spawn",
+    "thaw_groups",
 ]
 
 
@@ -64,3 +70,31 @@ def mechanisms() -> tuple[Mechanism, ...]:
     The first call may take some tens of milliseconds.
     """
     return found_mechanisms()
+
+
+def cap_cpus(cores: float | None) -> bool:
+    """All guests together get no more processors than this, whatever they ask for; None: as many as nobody else wants. False where
+    the kernel cannot be told so, see ``mechanisms``."""
+    if sys.platform == "linux":
+        from idle_accelerator.agent.host import probing  # noqa: PLC0415  # of that system alone
+
+        return probing.homes().cap(cores)
+    return False
+
+
+def group_home() -> GroupHome | None:
+    """Where the control groups of all guests stand, for another process that freezes them; None where guests have none."""
+    if sys.platform == "linux":
+        from idle_accelerator.agent.host import probing  # noqa: PLC0415  # as above
+
+        return probing.homes().shown()
+    return None
+
+
+def thaw_groups(folders: Iterable[str]) -> None:
+    """Thaw guests by their ``GuestRecord.group``, which somebody else has frozen."""
+    if sys.platform == "linux":
+        from idle_accelerator.agent.host import cgroups  # noqa: PLC0415  # as above
+
+        for folder in folders:
+            cgroups.Group.found(folder).thaw()

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from idle_accelerator.agent.host import procfs
+from idle_accelerator.agent.host.types import GroupHome
 
 if sys.platform != "linux":
     raise ImportError("This file is for Linux.")
@@ -35,6 +36,8 @@ _POLL_MAX_S: Final = 0.002
 _HALT_TO_KILL_S: Final = 0.2
 _FILE_BYTES: Final = 4096
 _LOWEST_SHARES: Final = "2"
+_PERIOD_US: Final = 20_000
+"""In which a quota of processors is given out: short, so that a guest which has spent its part is soon told to stand still."""
 _USUAL: Final = (("cpu.idle", "0"), ("cpu.weight", "100"), ("cpu.shares", "1024"))
 """What a new group has."""
 
@@ -225,11 +228,12 @@ class Group:
         return None
 
     def ran_out_of_memory(self) -> bool:
-        """Whether the kernel has killed a process of it for its limit. Version 2 then kills all of it by itself."""
+        """Whether the kernel has killed a process of it for want of memory. Version 2 then kills all of it by itself."""
+        tallies = (f"{self.tree}/memory.events", *(f"{folder}/memory.oom_control" for folder in self.others))
         return any(
             line.startswith(b"oom_kill ") and line != b"oom_kill 0"
-            for folder in self.others
-            for line in read(f"{folder}/memory.oom_control").splitlines()
+            for tally in tallies
+            for line in read(tally).splitlines()
         )
 
     def remove(self) -> bool:
@@ -244,6 +248,7 @@ class Homes:
     def __init__(self, places: Places) -> None:
         self.places: Final = places
         self._weight = None if places.cpu is None else Weight(places.cpu)
+        self._cap: float | None = None
         self._undone: list[Group] = []
         """Guests have ended, but the kernel still held something of theirs."""
 
@@ -260,6 +265,8 @@ class Homes:
         try:
             for folder in group.folders:
                 _make(folder)
+            if self._cap is not None:
+                self.cap(self._cap)  # its home may be new
             if nice and "cpu" in places.controllers:
                 be_idle(group.tree)
             if limited and "memory" in places.controllers:
@@ -278,7 +285,30 @@ class Homes:
             be_idle(self.places.cpu)
         except OSError:
             return None
+        if self._cap is not None:
+            self.cap(self._cap)
         return self.places.cpu
+
+    def cap(self, cores: float | None) -> bool:
+        """All guests together get so many processors at most, from now on and after a home was made anew; None: no limit. False when
+        the kernel does not take it."""
+        self._cap = cores
+        home = self.places.tree if "cpu" in self.places.controllers else self.places.cpu
+        if home is None:
+            return False
+        try:
+            give_quota(home, cores)
+        except OSError:
+            return not os.path.isdir(home)  # noqa: PTH112  # before the first guest: it is told when it is made
+        return True
+
+    def shown(self) -> GroupHome | None:
+        """For who freezes guests from another process."""
+        if self.places.tree is None:
+            return None
+        return GroupHome(
+            folder=self.places.tree, version=1 if self.places.version == 1 else NEW, weights=self.places.cpu
+        )
 
     def discard(self, group: Group) -> None:
         """Its guest has ended."""
@@ -338,6 +368,24 @@ def be_idle(folder: str) -> str:
             return name
     write(f"{folder}/cpu.shares", _LOWEST_SHARES)
     return "cpu.shares"
+
+
+def give_quota(folder: str, cores: float | None) -> str:
+    """What is in the group and below may use so many processors at most; returns the file that says so. Raises OSError."""
+    if os.path.exists(f"{folder}/cpu.max"):  # noqa: PTH110
+        quota = "max" if cores is None else str(_quota_us(cores))
+        write(f"{folder}/cpu.max", f"{quota} {_PERIOD_US if cores is not None else 100_000}")
+        return "cpu.max"
+    write(f"{folder}/cpu.cfs_quota_us", "-1")
+    if cores is not None:
+        write(f"{folder}/cpu.cfs_period_us", str(_PERIOD_US))
+        write(f"{folder}/cpu.cfs_quota_us", str(_quota_us(cores)))
+    return "cpu.cfs_quota_us"
+
+
+def _quota_us(cores: float) -> int:
+    """The kernel gives out no less than a millisecond."""
+    return max(1000, round(cores * _PERIOD_US))
 
 
 def write(path: str, value: str) -> None:

@@ -21,6 +21,9 @@ _PROCESS_ID_LIST: Final = 3
 _EXTENDED_LIMITS: Final = 9
 _LIMIT_PRIORITY_CLASS: Final = 0x20
 _LIMIT_DIE_ON_UNHANDLED_EXCEPTION: Final = 0x400
+_POWER_THROTTLING: Final = 4
+"""Of PROCESS_INFORMATION_CLASS."""
+_EXECUTION_SPEED: Final = 1
 _LIMIT_KILL_ON_CLOSE: Final = 0x2000
 
 
@@ -147,6 +150,22 @@ class Job:
                 self._handle, what, ctypes.byref(into), ctypes.sizeof(into), None
             )
         )
+
+
+class _PowerThrottling(Structure):
+    _fields_ = (("Version", c_uint32), ("ControlMask", c_uint32), ("StateMask", c_uint32))
+
+
+def spare_power(process: int) -> bool:
+    """EcoQoS (PROCESS_POWER_THROTTLING_STATE, since Windows 10 1709): slow cores and clocks for a process. False on older systems."""
+    try:
+        call = kernel32().SetProcessInformation
+    except AttributeError:
+        return False
+    call.restype = c_int32
+    call.argtypes = [c_void_p, c_int32, c_void_p, c_uint32]
+    wanted = _PowerThrottling(1, _EXECUTION_SPEED, _EXECUTION_SPEED)
+    return bool(call(process, _POWER_THROTTLING, ctypes.byref(wanted), ctypes.sizeof(wanted)))
 
 
 def checked(result: int | None) -> int:

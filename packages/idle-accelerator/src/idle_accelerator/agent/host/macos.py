@@ -59,6 +59,10 @@ def found_mechanisms() -> tuple[Mechanism, ...]:
         Mechanism(purpose="freeze", how="SIGSTOP to each process"),
         Mechanism(purpose="kill", how="SIGKILL to each process"),
         Mechanism(purpose="cpu", how="nice 20 and the background band"),
+        Mechanism(
+            purpose="share", how="", lacking="macOS gives no quota of processors to a group of processes."
+        ),
+        Mechanism(purpose="disk", how="throttled by the background band"),
         Mechanism(purpose="memory", how="", lacking="macOS limits the memory of single processes only."),
         Mechanism(
             purpose="processes",

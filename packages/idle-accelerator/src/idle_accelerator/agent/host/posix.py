@@ -89,6 +89,10 @@ class Whole(Protocol):
         """Those in it that have not ended."""
         ...
 
+    def ran_out_of_memory(self) -> bool:
+        """See ``types.GuestExit.out_of_memory``."""
+        ...
+
 
 class Tree(Protocol):
     """The processes that descend from one guest's main process. One file per system implements it."""
@@ -307,6 +311,8 @@ class PosixGuest:
             self._popen.returncode = 0 if code is None else code
         if self.stdin is not None:
             self.stdin.close()
+        group = self._tree.group
+        out_of_memory = group is not None and group.ran_out_of_memory()
         self._tree.close()
         keeper.KEEPER.drop(self.record)
         return GuestExit(
@@ -316,6 +322,7 @@ class PosixGuest:
             max_rss_bytes=None
             if usage is None
             else max(usage.ru_maxrss, self._tree.orphans_max_rss) * _MAXRSS_UNIT_BYTES,
+            out_of_memory=out_of_memory,
         )
 
 

@@ -5,6 +5,7 @@ A child that only waits is put into groups and frozen and killed there. What did
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ _TRIAL_S: Final = 2.0
 _TRIAL: Final = "trial"
 _PLENTY: Final = 1 << 22
 """As a limit, of processes: the most that pids.max takes. For bytes of memory it is not little to one that waits either."""
+_HEEDS_CLASSES: Final = ("bfq", "mq-deadline")
 _PURPOSES: Final[Mapping[str, Purpose]] = {"cpu": "cpu", "memory": "memory", "pids": "processes"}
 
 
@@ -61,6 +63,8 @@ class _Outcome:
     how: str = ""
     why: str = ""
     """Why it does not serve."""
+    quota: str = ""
+    """Of processors: the file by which a group gets no more than so many; empty where there is none."""
 
 
 @cache
@@ -155,6 +159,11 @@ def try_out(every: Sequence[Hierarchy]) -> Found:
                 _of_controller(places, name, new, old[name], _sentences(second.why, why_not))
                 for name in WANTED
             ),
+            _of_quota(
+                new.get("quota", "") if "cpu" in places.controllers else old["cpu"].quota,
+                _sentences(why_not, old["cpu"].why),
+            ),
+            of_disks(),
         ),
     )
 
@@ -163,6 +172,8 @@ def _of_none(why: str) -> Iterator[Mechanism]:
     yield from _of_trees(cgroups.Places(), why)
     for name in WANTED:
         yield _of_controller(cgroups.Places(), name, {}, _Outcome(), why)
+    yield _of_quota("", why)
+    yield of_disks()
 
 
 def _of_trees(places: cgroups.Places, why: str) -> Iterator[Mechanism]:
@@ -190,6 +201,33 @@ def _of_controller(
     return Mechanism(
         purpose=purpose, how=_by_priority() if name == "cpu" else "", lacking=_sentences(why_not, old.why)
     )
+
+
+def _of_quota(file: str, why_not: str) -> Mechanism:
+    return Mechanism(
+        purpose="share",
+        how=file,
+        lacking=""
+        if file
+        else why_not or "This kernel gives groups no quota of processors (CONFIG_CFS_BANDWIDTH).",
+    )
+
+
+def of_disks(blocks: Path = Path("/sys/block")) -> Mechanism:
+    """Guests ask disks as the idle class (ioprio_set(2)), which only some schedulers of the kernel honour."""
+    deaf: list[str] = []
+    for queue in sorted(blocks.glob("*/queue/scheduler")):
+        with contextlib.suppress(OSError):
+            chosen = re.search(r"\[(\S+)\]", queue.read_text(encoding="ascii"))
+            name = queue.parent.parent.name
+            if not name.startswith(("loop", "ram", "zram", "dm-", "md")) and (
+                chosen is None or chosen[1] not in _HEEDS_CLASSES
+            ):
+                deaf.append(name)
+    lacking = (
+        f"The disk scheduler of {', '.join(deaf)} does not heed it; bfq and mq-deadline do." if deaf else ""
+    )
+    return Mechanism(purpose="disk", how="ionice idle", lacking=lacking)
 
 
 def _by_priority() -> str:
@@ -236,6 +274,8 @@ def _try_new(home: str | None) -> tuple[dict[str, str], str]:
         Path(trial).mkdir(0o755)
         for name in cgroups.listed(f"{home}/cgroup.subtree_control") & set(WANTED):
             used[name] = _use(trial, name)
+            if name == "cpu":
+                used["quota"] = _quota(trial)
     except OSError as error:
         why = _refused(error)
     missing = set(WANTED) - set(used)
@@ -295,9 +335,20 @@ def _try_old(hierarchy: Hierarchy | None, name: str, child: int, made: list[str]
             Path(trial).mkdir(0o755)
         cgroups.write(f"{trial}/{cgroups.MEMBERS}", str(child))
         how = _use(trial, name)
+        quota = _quota(trial) if name == "cpu" else ""
     except OSError as error:
         return _Outcome(why=_refused(error))
-    return _Outcome(home=home, how=how)
+    return _Outcome(home=home, how=how, quota=quota)
+
+
+def _quota(folder: str) -> str:
+    """The file by which a group is given so many processors and no more; empty where there is none."""
+    try:
+        file = cgroups.give_quota(folder, 1.0)
+        cgroups.give_quota(folder, None)
+    except OSError:
+        return ""
+    return file
 
 
 def _use(folder: str, controller: str) -> str:

@@ -14,9 +14,20 @@ Verified = Literal["native", "emulated", "signature-only"]
 """How far an operating system's file was tried: on that system, on an emulation of it, or by type checks alone."""
 
 
-Purpose = Literal["freeze", "kill", "cpu", "memory", "processes"]
-"""What is done to guests: stop and kill the whole tree; let it have processors when nobody else wants them; limit its
-memory and its processes."""
+Purpose = Literal["freeze", "kill", "cpu", "share", "disk", "memory", "processes"]
+"""What is done to guests: stop and kill the whole tree; let it have processors, and disks, when nobody else wants them; let all guests
+together have so many processors and no more; limit memory and processes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupHome:
+    """Where the control groups of all guests stand: one folder for each, named after its brand."""
+
+    folder: str
+    version: int
+    """Of control groups: 1 has ``freezer.state`` in each folder, 2 ``cgroup.freeze`` and ``cgroup.events``."""
+    weights: str | None
+    """In version 1, the folder in which all guests have the least weight; None: each guest's own folder has it, or none has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +92,9 @@ class GuestExit:
     max_rss_bytes: int | None
     """Peak resident memory of the largest single process of the tree. On Linux never less than the agent's own for
     what it started itself, since the moment before the program was loaded counts too; on Windows memory committed."""
+    out_of_memory: bool = False
+    """The kernel has killed something of it for want of memory, mostly as it wanted more than ``Launch.memory_bytes``. Known where it had
+    a control group with that limit."""
 
 
 @dataclass(frozen=True, kw_only=True)

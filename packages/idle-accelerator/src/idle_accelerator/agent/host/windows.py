@@ -203,6 +203,7 @@ async def spawn(launch: Launch) -> Guest:
             jobobject.ntdll().NtSetInformationProcess(
                 handle, _IO_PRIORITY, ctypes.byref(lowest), ctypes.sizeof(lowest)
             )
+            jobobject.spare_power(handle)
         jobobject.ntdll().NtResumeProcess(handle)
     except BaseException:
         await asyncio.shield(guest.kill())
@@ -216,7 +217,11 @@ def found_mechanisms() -> tuple[Mechanism, ...]:
     return (
         Mechanism(purpose="freeze", how="NtSuspendProcess for each process of the job object"),
         Mechanism(purpose="kill", how="TerminateJobObject"),
-        Mechanism(purpose="cpu", how="IDLE_PRIORITY_CLASS"),
+        Mechanism(purpose="cpu", how="IDLE_PRIORITY_CLASS and EcoQoS"),
+        Mechanism(
+            purpose="share", how="", lacking="Guests have job objects of their own, and none that holds all."
+        ),
+        Mechanism(purpose="disk", how="IoPriorityVeryLow"),
         Mechanism(purpose="memory", how="", lacking=unset),
         Mechanism(purpose="processes", how="", lacking=unset),
     )

@@ -7,12 +7,14 @@ whatever the agent's user may; and, on Linux, ``bubblewrap``, which sees nothing
 from collections.abc import Iterable
 
 from idle_accelerator.agent import host
-from idle_accelerator.agent.sandbox.process import ProcessSandbox
+from idle_accelerator.agent.host.threads import lower_this_thread
+from idle_accelerator.agent.sandbox.process import ProcessSandbox, start_plain
 from idle_accelerator.agent.sandbox.types import (
     FIRST_INPUT_LIMIT_BYTES,
     FreezeFailed,
     Guest,
     GuestExit,
+    GuestNetwork,
     GuestRecord,
     GuestSpec,
     GuestUsage,
@@ -23,11 +25,16 @@ from idle_accelerator.agent.sandbox.types import (
     SpawnFailed,
 )
 
+cap_cpus = host.cap_cpus
+group_home = host.group_home
+thaw_groups = host.thaw_groups
+
 __all__ = [
     "FIRST_INPUT_LIMIT_BYTES",
     "FreezeFailed",
     "Guest",
     "GuestExit",
+    "GuestNetwork",
     "GuestRecord",
     "GuestSpec",
     "GuestUsage",
@@ -36,9 +43,14 @@ __all__ = [
     "NoSandbox",
     "Sandbox",
     "SpawnFailed",
+    "cap_cpus",
+    "group_home",
     "kill_leftovers",
+    "lower_this_thread",
     "mechanisms",
     "open_sandbox",
+    "start_plain",
+    "thaw_groups",
 ]
 
 

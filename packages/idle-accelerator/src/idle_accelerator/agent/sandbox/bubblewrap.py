@@ -11,6 +11,7 @@ the namespace: nothing outlives it. What is claimed for all this, and how it is 
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import platform
@@ -30,6 +31,7 @@ from idle_accelerator.agent.sandbox import seccomp, view
 from idle_accelerator.agent.sandbox.types import (
     Guest,
     GuestExit,
+    GuestNetwork,
     GuestRecord,
     GuestSpec,
     GuestUsage,
@@ -107,7 +109,7 @@ class BubblewrapSandbox:
             except BaseException:
                 reports.close()
                 raise
-            guest = _Inside(outer, reports)
+            guest = _Inside(outer, reports, spec.network)
             try:
                 await guest.begin(gate, self._limits)
             except BaseException:
@@ -145,10 +147,19 @@ class BubblewrapSandbox:
                 descriptors.append(number)
                 return str(number)
 
-            arguments = [*self._fixed, "--json-status-fd", str(reporting), "--block-fd", str(waits)]
+            arguments = [
+                *self._fixed_for(spec.devices),
+                "--json-status-fd",
+                str(reporting),
+                "--block-fd",
+                str(waits),
+            ]
             if self._filter is not None:
                 arguments += ["--seccomp", file(self._filter)]
-            for place, text in _own_settings(spec.workspace):
+            made = dict(_own_settings(spec.workspace))
+            if spec.network is not None:
+                made |= spec.network.settings
+            for place, text in made.items():
                 arguments += ["--perms", "0444", "--file", file(text.encode()), place]
             for name, value in spec.env.items():
                 arguments += ["--setenv", name, value]
@@ -177,6 +188,18 @@ class BubblewrapSandbox:
             heir=reports.init,
         )
         return launch, reports, gate
+
+    def _fixed_for(self, devices: tuple[Path, ...]) -> tuple[str, ...]:
+        """With these devices, which have to be in /dev before it becomes read-only."""
+        if not devices:
+            return self._fixed
+        sealing = next(
+            place
+            for place, pair in enumerate(itertools.pairwise(self._fixed))
+            if pair == ("--remount-ro", "/dev")
+        )
+        shown = [part for path in devices for part in ("--dev-bind", str(path), str(path))]
+        return (*self._fixed[:sealing], *shown, *self._fixed[sealing:])
 
     def _fixed_arguments(self, options: str) -> Iterator[str]:
         yield from ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net")
@@ -245,8 +268,9 @@ class _Reports:
 class _Inside:
     """A guest whose main process, as ``host`` sees it, is bwrap's monitor."""
 
-    def __init__(self, outer: Guest, reports: _Reports) -> None:
+    def __init__(self, outer: Guest, reports: _Reports, network: GuestNetwork | None) -> None:
         self._outer = outer
+        self._network = network
         self._reports = reports
         self._init: procfs.Process | None = None
         self._woken = asyncio.Event()
@@ -273,6 +297,9 @@ class _Inside:
             for limit, values in limits.items():
                 with contextlib.suppress(ProcessLookupError):
                     resource.prlimit(self._init.pid, limit, values)
+            if self._network is not None:
+                await self._network.attach(self._init.pid)
+                deadline_s = asyncio.get_running_loop().time() + _BEGIN_LIMIT_S
             os.write(gate, b"\0")
             # Nobody tells of that: it is looked for.
             await self._until(self._has_begun, look_every_s=_LOOK_EVERY_S, deadline_s=deadline_s)
@@ -336,9 +363,13 @@ class _Inside:
 
     def freeze(self) -> None:
         self._outer.freeze()
+        if self._network is not None:
+            self._network.hold()
 
     def thaw(self) -> None:
         self._outer.thaw()
+        if self._network is not None:
+            self._network.go()
 
     def notify_vacate(self) -> None:
         """SIGTERM to the program's group inside. The monitor, which would die of it, is spared; the init, which has no
@@ -387,6 +418,8 @@ class _Inside:
     def _close(self) -> None:
         self._woken.set()
         self._reports.close()
+        if self._network is not None:
+            self._network.close()
         if self._retry is not None:
             self._retry.cancel()
 

@@ -26,6 +26,7 @@ __all__ = [
     "FreezeFailed",
     "Guest",
     "GuestExit",
+    "GuestNetwork",
     "GuestRecord",
     "GuestSpec",
     "GuestUsage",
@@ -56,6 +57,31 @@ class NoSandbox(IdleError):
         starts at all."""
 
 
+class GuestNetwork(Protocol):
+    """What a sandbox does for a guest's network, at the moments that it alone knows."""
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """Files of its /etc, by their paths."""
+        ...
+
+    async def attach(self, pid: int) -> None:
+        """``pid`` is the first process of the guest's network namespace; the program has not begun. Raises SpawnFailed."""
+        ...
+
+    def hold(self) -> None:
+        """The guest stands still: nothing is to move for it. Idempotent."""
+        ...
+
+    def go(self) -> None:
+        """It goes on. Idempotent."""
+        ...
+
+    def close(self) -> None:
+        """It has ended. Idempotent."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class GuestSpec:
     """One program that is to run as a guest."""
@@ -81,6 +107,12 @@ class GuestSpec:
     """Its tree may have no more processes and threads at a time, where the system can limit them. None: no limit."""
     read_only: tuple[Path, ...] = ()
     """Folders that it may read as well, at their own paths, and not write to: environments, which several guests share."""
+    network: GuestNetwork | None = None
+    """Its way out of a sandbox that has no network. None: it has none; a plain process reaches what its user may."""
+    devices: tuple[Path, ...] = ()
+    """Devices that it sees in a sandbox, which else shows none of the machine's. A plain process sees them all."""
+    descriptors: tuple[int, ...] = ()
+    """Open files of the agent that a plain process gets under the same numbers: for programs of the agent's own."""
 
 
 class Sandbox(Protocol):

@@ -8,6 +8,7 @@
 ``IDLE_THREADS``            how many threads to use; the usual numeric libraries are told as well
 ``IDLE_CHECKPOINT_DIR``     where to save what a later attempt can go on from
 ``IDLE_RESUME_FROM``        the checkpoint to go on from; empty on the first run
+``IDLE_PROGRESS_FILE``      where to say how far the task is, as JSON: {"done_ratio": 0.4, "note": "epoch 40 of 100"}
 ``IDLE_VACATE_FILE``        this file appears, and SIGTERM comes (CTRL_BREAK on Windows), when it is time to save and leave
 ``IDLE_GRACE_S``            seconds from that notice to the kill; may be 0
 ==========================  =====================================================================================
@@ -30,6 +31,8 @@ from idle_accelerator.agent.folders import open_folder
 from idle_accelerator.agent.workloads import places
 from idle_accelerator.wire.ids import AttemptRef
 
+FOR_GUESTS: Final = str(Path(__file__).parents[2] / "for_guests")
+"""With it on its path every Python on this machine finds ``idle_accelerator.task``. What sandboxes show of this package holds it."""
 _THREADS: Final = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -89,6 +92,8 @@ def task_environment(
     for name, value in extra.items():
         # Names of variables have no case on Windows: a second PATH beside the first would be anybody's guess.
         env[name.upper() if sys.platform == "win32" else name] = value
+    # Last, so that what the job brings itself comes first.
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, (env.get("PYTHONPATH"), FOR_GUESTS)))
     return env | {
         "IDLE_JOB_ID": ref.job_id,
         "IDLE_TASK_INDEX": str(ref.task_index),
@@ -97,6 +102,7 @@ def task_environment(
         "IDLE_THREADS": str(max(1, threads)),
         "IDLE_CHECKPOINT_DIR": str(places.checkpoint_dir(workspace)),
         "IDLE_RESUME_FROM": "" if resume_from is None else str(resume_from),
+        "IDLE_PROGRESS_FILE": str(places.progress_file(workspace)),
         "IDLE_VACATE_FILE": str(places.vacate_file(workspace)),
         "IDLE_GRACE_S": f"{grace_s:g}",
     }

@@ -16,6 +16,7 @@ from idle_accelerator.agent.sandbox import (
     FIRST_INPUT_LIMIT_BYTES,
     Guest,
     GuestExit,
+    GuestNetwork,
     GuestSpec,
     KillFailed,
     Sandbox,
@@ -105,12 +106,14 @@ class FunctionHost:
         clean_cwd: bool = False,
         memory_bytes: int | None = None,
         environment: Held | None = None,
+        network: GuestNetwork | None = None,
+        devices: tuple[Path, ...] = (),
     ) -> "FunctionHost":
         """Start the process; the function itself is opened with the first call. ``code`` is its pickle.
 
         ``env`` is complete (see ``contract.task_environment``); the job's identity in it is set from the arguments here.
         ``clean_cwd``: after each call, what it left in the workspace is removed, and what stood there at the start stays.
-        ``memory_bytes``: no more for the process and what it starts; None is no limit.
+        ``memory_bytes``: no more for the process and what it starts; None is no limit. ``network``, ``devices``: see ``GuestSpec``.
         ``environment``: by its Python, in the place of the agent's.
         Raises SpawnFailed, TooLarge, or OSError when the workspace takes no files.
         """
@@ -138,6 +141,8 @@ class FunctionHost:
                     first_input=b"".join(first) if fits else b"",
                     memory_bytes=memory_bytes,
                     read_only=() if environment is None else environment.read_only,
+                    network=network,
+                    devices=devices,
                 )
             )
         except BaseException:

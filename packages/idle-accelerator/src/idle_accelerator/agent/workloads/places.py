@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 OURS: Final = ".idle"
 VACATE: Final = "vacate"
 CHECKPOINT: Final = "checkpoint"
+LATEST: Final = "LATEST"
+"""In the folder CHECKPOINT: names the newest checkpoint."""
+RESUME: Final = "resume"
+PROGRESS: Final = "progress"
 TEMPORARY: Final = "tmp"
 CACHE: Final = "cache"
 RESULTS: Final = "results"
@@ -26,6 +30,11 @@ def vacate_file(workspace: "Path") -> "Path":
 
 def checkpoint_dir(workspace: "Path") -> "Path":
     return workspace / OURS / CHECKPOINT
+
+
+def progress_file(workspace: "Path") -> "Path":
+    """Where a task says how far it is."""
+    return workspace / OURS / PROGRESS
 
 
 def temporary_dir(workspace: "Path") -> "Path":

@@ -1,5 +1,6 @@
 """Blobs: content by its SHA-256, in by PUT, out by GET with ranges."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
@@ -9,8 +10,17 @@ from starlette.types import Message, Receive, Scope, Send
 
 from idle_accelerator.errors import IdleError, InvalidInput, NotFound
 from idle_accelerator.scheduler.api.access import State, UserOrNode
-from idle_accelerator.scheduler.api.bodies import announced_bytes, error_answer, errors
+from idle_accelerator.scheduler.api.bodies import (
+    JOB_BODY_LIMIT_BYTES,
+    announced_bytes,
+    answer,
+    body_of,
+    error_answer,
+    errors,
+    read_body,
+)
 from idle_accelerator.scheduler.state import SchedulerState
+from idle_accelerator.wire.checkpoints import Asked, Missing
 
 router = APIRouter(prefix="/v1/blobs", tags=["blobs"], dependencies=[UserOrNode])
 Digest = Annotated[
@@ -23,6 +33,22 @@ _BODY = {
     }
 }
 _NO_CONTENT = {"description": "Kept, and on disk"}
+
+
+@router.post(
+    "/missing",
+    response_model=Missing,
+    responses=errors(413, 422, 503),
+    openapi_extra=body_of(Asked),
+)
+async def missing(request: Request, state: State) -> Response:
+    """Which of these blobs are not kept yet: ask before sending many."""
+    asked = await read_body(request, Asked, limit_bytes=JOB_BODY_LIMIT_BYTES)
+
+    def look() -> tuple[str, ...]:
+        return tuple(digest for digest in dict.fromkeys(asked.digests) if not state.blobs.has(digest))
+
+    return answer(Missing(digests=await asyncio.to_thread(look)))
 
 
 @router.put(

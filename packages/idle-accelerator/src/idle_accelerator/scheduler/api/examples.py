@@ -2,6 +2,15 @@
 
 from datetime import UTC, datetime
 
+from idle_accelerator.wire.checkpoints import (
+    Asked,
+    Checkpoint,
+    CheckpointView,
+    Missing,
+    Progress,
+    ResumePoint,
+    SavedCheckpoint,
+)
 from idle_accelerator.wire.exchange import (
     AttemptReport,
     ExchangeAnswer,
@@ -78,6 +87,16 @@ _ATTEMPT = AttemptView(
     exit_code=0,
     usage=Usage(wall_s=1.5, cpu_s=1.4),
 )
+_DIGEST = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+_CHECKPOINT = Checkpoint(step=40, manifest=_DIGEST, size_bytes=3 * _GIB, files=2)
+_RUNNING = TaskView(
+    index=1,
+    state=TaskState.ACTIVE,
+    attempt_state=AttemptState.RUNNING,
+    epoch=1,
+    node_name="lab-7",
+    progress=Progress(done_ratio=0.4, note="epoch 40 of 100"),
+)
 _FREE = Resources(cpus=6, memory_bytes=12 * _GIB, disk_bytes=100 * _GIB)
 _FACTS = NodeFacts(
     name="lab-7",
@@ -104,8 +123,15 @@ EXAMPLES: tuple[WireModel, ...] = (
     _VIEW,
     JobDetail(view=_VIEW, spec=_SPEC),
     JobPage(jobs=(_VIEW,)),
-    TaskPage(tasks=(_TASK,)),
-    TaskDetail(job_id=_JOB_ID, task=_TASK, attempts=(_ATTEMPT,)),
+    TaskPage(tasks=(_TASK, _RUNNING)),
+    TaskDetail(
+        job_id=_JOB_ID,
+        task=_TASK,
+        attempts=(_ATTEMPT,),
+        checkpoints=(CheckpointView(checkpoint=_CHECKPOINT, epoch=1, node_name="lab-7", saved_at=_AT),),
+    ),
+    Asked(digests=(_DIGEST,)),
+    Missing(digests=(_DIGEST,)),
     ResultPage(
         results=(
             TaskResult(
@@ -144,9 +170,16 @@ EXAMPLES: tuple[WireModel, ...] = (
                 usage=Usage(wall_s=1.5, cpu_s=1.4),
             ),
         ),
+        checkpoints=(SavedCheckpoint(job_id=_JOB_ID, task_index=1, epoch=1, checkpoint=_CHECKPOINT),),
     ),
     ExchangeAnswer(
-        grants=(Grant(job_id=_JOB_ID, attempts=((1, 1),)),),
+        grants=(
+            Grant(
+                job_id=_JOB_ID,
+                attempts=((1, 1),),
+                resume=(ResumePoint(task_index=1, checkpoint=_CHECKPOINT),),
+            ),
+        ),
         lease_ttl_s=10,
         poll_s=3,
     ),

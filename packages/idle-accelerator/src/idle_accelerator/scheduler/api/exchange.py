@@ -16,6 +16,7 @@ from idle_accelerator.scheduler.api.bodies import (
     errors,
     read_body,
 )
+from idle_accelerator.scheduler.checkpoints import whole_ones
 from idle_accelerator.scheduler.state import HOLDING_POLL_S, RESTING_POLL_S, SchedulerState
 from idle_accelerator.scheduler.store.leases import LEASE_TTL_S, Exchanged, Granted, apply_exchange
 from idle_accelerator.scheduler.store.logs import add_logs
@@ -40,6 +41,9 @@ _DRAINING = {"lending": "draining"}
 async def exchange(request: Request, state: State, node: NodeOfPath) -> Response:
     """Heartbeat, lease renewal, reports and demand for work at once; answered with leases and orders. Node token only."""
     said = await read_body(request, ExchangeRequest, limit_bytes=EXCHANGE_BODY_LIMIT_BYTES)
+    if said.checkpoints:
+        whole = await asyncio.to_thread(whole_ones, state.blobs, said.checkpoints)
+        said = said.model_copy(update={"checkpoints": whole})
     now = state.clock.now()
 
     def change(connection: Connection) -> tuple[Exchanged, set[str]]:
@@ -47,7 +51,9 @@ async def exchange(request: Request, state: State, node: NodeOfPath) -> Response
         return outcome, add_logs(connection, node, said.logs)
 
     # What the agent forgets once this is answered must be on disk; a heartbeat need not.
-    durable = bool(said.logs) or any(item.state not in LIVE_ATTEMPT_STATES for item in said.reports)
+    durable = bool(said.logs or said.checkpoints) or any(
+        item.state not in LIVE_ATTEMPT_STATES for item in said.reports
+    )
     outcome, logged = await state.store.write(change, durable=durable)
     # From here to the matchmaker's door nothing is awaited: whoever has changed something since finds the node waiting.
     for job_id in outcome.jobs_moved | logged:
@@ -71,7 +77,7 @@ async def _ask(
     free = said.offer.free
     for line in outcome.granted_again:
         free = _less(free, line)
-    has_news = bool((said.reports or said.logs) and not said.news_can_wait)
+    has_news = bool((said.reports or said.logs or said.checkpoints) and not said.news_can_wait)
     has_answer = bool(outcome.granted_again or outcome.orders)
     wanted = NodeDemand(
         node_id=node_id,
@@ -117,7 +123,7 @@ def _answer(
     for line in granted:
         spec = None if line.job_id in known else JobSpec.model_validate_json(line.spec_json)
         known.add(line.job_id)
-        grants.append(Grant(job_id=line.job_id, spec=spec, attempts=line.attempts))
+        grants.append(Grant(job_id=line.job_id, spec=spec, attempts=line.attempts, resume=line.resume))
     holds = bool(said.holding or granted)
     return ExchangeAnswer(
         grants=tuple(grants),

@@ -13,7 +13,14 @@ from idle_accelerator.scheduler.api.jobs import MAX_WAIT_S
 from idle_accelerator.scheduler.signals import called
 from idle_accelerator.scheduler.store import jobs as stored
 from idle_accelerator.scheduler.store.logs import LogPiece, read_log
-from idle_accelerator.scheduler.store.rows import attempt_view, load_artifacts, task_view
+from idle_accelerator.scheduler.store.rows import (
+    attempt_view,
+    checkpoint_view,
+    load_artifacts,
+    load_reason,
+    task_view,
+)
+from idle_accelerator.scheduler.store.saves import list_checkpoints, list_notes
 from idle_accelerator.wire.ids import MAX_TASKS
 from idle_accelerator.wire.jobs import LogPage, TaskDetail, TaskPage
 from idle_accelerator.wire.states import LIVE_ATTEMPT_STATES, TERMINAL_TASK_STATES, AttemptState, TaskState
@@ -33,17 +40,20 @@ async def list_tasks(
 ) -> Response:
     """Tasks by index."""
 
-    def look(connection: Connection) -> list[Any]:
+    def look(connection: Connection) -> tuple[list[Any], dict[int, Any]]:
         row = stored.find_job(connection, job)
-        return stored.list_tasks(
+        found = stored.list_tasks(
             connection, row.job_seq, state=task_state, after_index=cursor, limit=limit + 1
         )
+        if not found or not row.has_saves:
+            return found, {}
+        return found, list_notes(connection, row.job_seq, found[0].task_index, found[-1].task_index)
 
-    rows = await state.store.read(look)
+    rows, notes = await state.store.read(look)
     page = rows[:limit]
     return answer(
         TaskPage(
-            tasks=tuple(task_view(row) for row in page),
+            tasks=tuple(task_view(row, notes.get(row.task_index)) for row in page),
             next_cursor=page[-1].task_index if len(rows) > limit else None,
         )
     )
@@ -51,19 +61,26 @@ async def list_tasks(
 
 @router.get("/{task}", response_model=TaskDetail, responses=errors(404, 409, 422, 503))
 async def get_task(job: str, task: TaskIndex, state: State) -> Response:
-    """A task with all of its attempts and its artifacts."""
+    """A task with all of its attempts, its artifacts, and the checkpoints that are kept of it."""
 
-    def look(connection: Connection) -> tuple[Any, Any, list[Any]]:
+    def look(connection: Connection) -> tuple[Any, Any, list[Any], list[Any], Any]:
         row = stored.find_job(connection, job)
-        return row, *stored.get_task(connection, row, task)
+        task_row, attempts = stored.get_task(connection, row, task)
+        if not row.has_saves:
+            return row, task_row, attempts, [], None
+        note = list_notes(connection, row.job_seq, task, task).get(task)
+        return row, task_row, attempts, list_checkpoints(connection, row.job_seq, task), note
 
-    row, task_row, attempts = await state.store.read(look)
+    row, task_row, attempts, checkpoints, note = await state.store.read(look)
+    refused = note.refused if note is not None and note.epoch == task_row.epoch else None
     return answer(
         TaskDetail(
             job_id=row.job_id,
-            task=task_view(task_row),
+            task=task_view(task_row, note),
             attempts=tuple(attempt_view(item) for item in attempts),
             artifacts=load_artifacts(task_row.artifacts),
+            checkpoints=tuple(checkpoint_view(item, attempts) for item in checkpoints),
+            checkpoint_refused=load_reason(refused),
         )
     )
 

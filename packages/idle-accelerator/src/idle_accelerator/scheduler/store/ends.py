@@ -9,6 +9,7 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from idle_accelerator.core.attempt import TaskCharge, after_attempt
 from idle_accelerator.scheduler.store.rows import dump_artifacts, dump_reason, job_state
+from idle_accelerator.scheduler.store.saves import forget_saves
 from idle_accelerator.scheduler.store.schema import attempts, jobs, tasks
 from idle_accelerator.wire.jobs import Artifact, Usage
 from idle_accelerator.wire.payload import Payload, RemoteError
@@ -86,6 +87,7 @@ _OF_JOB = (
     jobs.c.cancel_wanted,
     jobs.c.state,
     jobs.c.finished_at,
+    jobs.c.has_saves,
 )
 _JOB = select(*_OF_JOB, *_COUNTERS).where(jobs.c.job_seq == bindparam("wanted"))
 _CHANGING = (*(column.name for column in _COUNTERS), "duration_sum_s", "duration_count")
@@ -165,6 +167,9 @@ def _end_for_job(connection: Connection, job_seq: int, ends: Iterable[End], *, n
         connection.execute(_SUCCEED_TASK, succeeded)
     if moved:
         connection.execute(_MOVE_TASK, moved)
+    if job.has_saves:
+        over_now = [*succeeded, *(item for item in moved if item["b_finish_seq"] is not None)]
+        forget_saves(connection, job_seq, [item["b_task_index"] for item in over_now])
     change["duration_sum_s"] = duration_sum_s
     change["duration_count"] = len(succeeded)
     return str(job.job_id), change_job(connection, job, change, now=now)

@@ -8,6 +8,7 @@ from sqlalchemy.sql.expression import Select
 from idle_accelerator.errors import Conflict, InvalidInput, NotFound
 from idle_accelerator.scheduler.store.ends import End, change_job, end_attempts
 from idle_accelerator.scheduler.store.rows import dump_reason, summary
+from idle_accelerator.scheduler.store.saves import forget_ended
 from idle_accelerator.scheduler.store.schema import TASK_QUEUED, attempts, jobs, nodes, tasks
 from idle_accelerator.scheduler.store.waiting import requirements_of
 from idle_accelerator.wire.jobs import JobSpec
@@ -211,4 +212,6 @@ def cancel_job(connection: Connection, job_seq: int, *, now: float) -> set[str]:
         if row.state == AttemptState.LEASED.value
     ]
     end_attempts(connection, ends, now=now)
+    if job.has_saves:
+        forget_ended(connection, job_seq)
     return {row.node_id for row in held}

@@ -11,7 +11,9 @@ from idle_accelerator.core.snapshot import Plan
 from idle_accelerator.errors import NotFound
 from idle_accelerator.scheduler.store.ends import End, Ended, end_attempts
 from idle_accelerator.scheduler.store.rows import job_state
+from idle_accelerator.scheduler.store.saves import note_progress, resume_points, save_checkpoints
 from idle_accelerator.scheduler.store.schema import TASK_QUEUED, attempts, jobs, nodes, tasks
+from idle_accelerator.wire.checkpoints import ResumePoint
 from idle_accelerator.wire.exchange import AttemptReport, ExchangeRequest, Order
 from idle_accelerator.wire.ids import AttemptRef
 from idle_accelerator.wire.reasons import reason
@@ -32,6 +34,7 @@ class Granted:
     spec_json: str
     requirements_json: str
     attempts: tuple[tuple[int, int], ...]
+    resume: tuple[ResumePoint, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -62,6 +65,7 @@ _LIVE_OF_NODE = (
         attempts.c.lease_expires_at,
         jobs.c.job_id,
         jobs.c.cancel_wanted,
+        jobs.c.has_saves,
     )
     .select_from(attempts.join(jobs, jobs.c.job_seq == attempts.c.job_seq))
     .where(attempts.c.node_id == bindparam("wanted"), attempts.c.live)
@@ -82,11 +86,13 @@ _JOB = select(
     jobs.c.succeeded,
     jobs.c.failed,
     jobs.c.cancelled,
+    jobs.c.has_saves,
 ).where(jobs.c.job_id == bindparam("wanted"))
 _NODE = select(
     nodes.c.name, nodes.c.facts, nodes.c.incarnation, nodes.c.past_incarnation, nodes.c.seq, nodes.c.draining
 ).where(nodes.c.node_id == bindparam("wanted"))
 _SET_STATE = update(attempts).where(*_BY_KEY).values(state=bindparam("b_state"))
+_SET_RESUMED = update(attempts).where(*_BY_KEY).values(resumed=bindparam("b_resumed"))
 _TAKE = (
     update(tasks)
     .where(
@@ -170,22 +176,30 @@ def commit_plan(connection: Connection, plan: Plan, *, now: float) -> list[Grant
             cancelled=job.cancelled,
         )
         connection.execute(_COUNT_TAKEN, {**key, "b_count": count, "b_state": state.value})
+        pairs = tuple(sorted((row.task_index, row.epoch) for row in taken))
         granted.append(
             Granted(
                 node_id=line.node_id,
                 job_id=line.job_id,
                 spec_json=job.spec,
                 requirements_json=job.requirements,
-                attempts=tuple(sorted((row.task_index, row.epoch) for row in taken)),
+                attempts=pairs,
+                resume=_resume(connection, job, pairs),
             )
         )
     return granted
 
 
+def _resume(connection: Connection, job: Any, pairs: Sequence[tuple[int, int]]) -> tuple[ResumePoint, ...]:
+    if not job.has_saves:
+        return ()
+    return tuple(resume_points(connection, job.job_seq, [index for index, _ in pairs]))
+
+
 def apply_exchange(
     connection: Connection, node_id: str, request: ExchangeRequest, *, now: float
 ) -> Exchanged:
-    """Everything that a request says, in one transaction.
+    """Everything that a request says, in one transaction; of its checkpoints, the caller has made sure that they are whole.
 
     Reports are applied whatever the request's age: they are fenced by epoch and only ever move an attempt on. What the
     agent holds is believed only from its newest request, since an older one, or one of the process that the agent was
@@ -201,6 +215,10 @@ def apply_exchange(
         AttemptRef(row.job_id, row.task_index, row.epoch): row
         for row in connection.execute(_LIVE_OF_NODE, {"wanted": node_id})
     }
+    if request.checkpoints:
+        save_checkpoints(connection, live, request.checkpoints, now=now)
+    if request.progress:
+        note_progress(connection, live, request.progress)
     reported = _apply_reports(connection, live, request.reports, outcome, now=now)
     if outcome.fresh:
         held = {AttemptRef(item.job_id, *pair) for item in request.holding for pair in item.attempts}
@@ -232,6 +250,7 @@ def _apply_reports(
     """Moves live attempts on and takes those that ended out of ``live``. Returns all that the reports were about."""
     newest: dict[AttemptRef, AttemptState] = {}
     ends: list[End] = []
+    resumed: list[dict[str, Any]] = []
     reported: set[AttemptRef] = set()
     for report in reports:
         ref = AttemptRef(report.job_id, report.task_index, report.epoch)
@@ -239,6 +258,8 @@ def _apply_reports(
         row = live.get(ref)
         if row is None or not accepts_report(newest.get(ref, AttemptState(row.state)), report.state):
             continue
+        if report.resumed is not None:
+            resumed.append({**_key(row), "b_resumed": report.resumed.model_dump_json()})
         if report.state in LIVE_ATTEMPT_STATES:
             newest[ref] = report.state
             continue
@@ -263,6 +284,8 @@ def _apply_reports(
         connection.execute(
             _SET_STATE, [{**_key(live[ref]), "b_state": state.value} for ref, state in newest.items()]
         )
+    if resumed:
+        connection.execute(_SET_RESUMED, resumed)
     outcome.take_in(end_attempts(connection, ends, now=now))
     return reported
 
@@ -306,13 +329,15 @@ def _reconcile(
     outcome.take_in(end_attempts(connection, forgotten, now=now))
     for job_id, pairs in again.items():
         job = connection.execute(_JOB, {"wanted": job_id}).one()
+        pairs.sort()
         outcome.granted_again.append(
             Granted(
                 node_id=node_id,
                 job_id=job_id,
                 spec_json=job.spec,
                 requirements_json=job.requirements,
-                attempts=tuple(sorted(pairs)),
+                attempts=tuple(pairs),
+                resume=_resume(connection, job, pairs),
             )
         )
 

@@ -1,11 +1,13 @@
 """Between rows and wire models."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from idle_accelerator.wire.checkpoints import Checkpoint, CheckpointView, Progress, Resumed, ResumedView
 from idle_accelerator.wire.jobs import (
     Artifact,
     AttemptView,
@@ -101,7 +103,9 @@ def job_view(row: Any, waiting: tuple[ReasonView, ...] = ()) -> JobView:
     )
 
 
-def task_view(row: Any) -> TaskView:
+def task_view(row: Any, note: Any = None) -> TaskView:
+    """``note``: the task's row in ``notes``; it counts only while it is the newest attempt's."""
+    said = note.progress if note is not None and note.epoch == row.epoch else None
     return TaskView(
         index=row.task_index,
         state=TaskState(row.state),
@@ -111,6 +115,7 @@ def task_view(row: Any) -> TaskView:
         exit_code=row.exit_code,
         reason=load_reason(row.reason or row.attempt_reason),
         finished_at=moment(row.finished_at),
+        progress=Progress.model_validate_json(said) if said else None,
     )
 
 
@@ -125,7 +130,38 @@ def attempt_view(row: Any) -> AttemptView:
         reason=load_reason(row.reason),
         exit_code=row.exit_code,
         usage=Usage.model_validate_json(row.usage) if row.usage else None,
+        resumed=_resumed_view(row.resumed),
     )
+
+
+def _resumed_view(stored: str | None) -> ResumedView | None:
+    if stored is None:
+        return None
+    resumed = Resumed.model_validate_json(stored)
+    return ResumedView(
+        step=resumed.checkpoint.step if resumed.checkpoint else None,
+        reason=view(resumed.reason) if resumed.reason else None,
+    )
+
+
+def checkpoint_view(row: Any, attempts: Iterable[Any]) -> CheckpointView:
+    """``attempts``: all of the task's rows."""
+    checkpoint = checkpoint_of(row)
+    return CheckpointView(
+        checkpoint=checkpoint,
+        epoch=row.epoch,
+        node_name=row.node_name or row.node_id,
+        saved_at=certain_moment(row.saved_at),
+        resumed_by=tuple(
+            item.epoch
+            for item in attempts
+            if item.resumed is not None and Resumed.model_validate_json(item.resumed).checkpoint == checkpoint
+        ),
+    )
+
+
+def checkpoint_of(row: Any) -> Checkpoint:
+    return Checkpoint(step=row.step, manifest=row.manifest, size_bytes=row.size_bytes, files=row.files)
 
 
 def task_result(row: Any) -> TaskResult:

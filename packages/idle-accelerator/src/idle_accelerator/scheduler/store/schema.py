@@ -5,6 +5,7 @@ A job is one row with counters that every transaction keeps true; a task is one 
 """
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     Float,
@@ -66,6 +67,8 @@ jobs = Table(
     Column("cancelled", Integer, nullable=False, server_default="0"),
     Column("duration_sum_s", Float, nullable=False, server_default="0"),
     Column("duration_count", Integer, nullable=False, server_default="0"),
+    # Whether any of its tasks has rows in ``checkpoints`` or ``notes``: those of all others are not looked for.
+    Column("has_saves", Boolean, nullable=False, server_default=false()),
     sqlite_autoincrement=True,
 )
 Index(
@@ -142,6 +145,7 @@ attempts = Table(
     Column("error", Text),
     Column("artifacts", Text),
     Column("usage", Text),
+    Column("resumed", Text),
     sqlite_with_rowid=False,
 )
 # As each engine writes ``attempts.c.live`` in a query: SQLite uses a partial index only where it finds the same words.
@@ -169,6 +173,43 @@ log_chunks = Table(
     Column("stream", Text, primary_key=True),
     Column("start", Integer, primary_key=True, autoincrement=False),
     Column("data", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column(
+        "job_seq",
+        Integer,
+        ForeignKey("jobs.job_seq", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("task_index", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", Integer, primary_key=True, autoincrement=False),
+    Column("step", BigInteger, primary_key=True, autoincrement=False),
+    Column("manifest", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("files", Integer, nullable=False),
+    Column("saved_at", Float, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+notes = Table(
+    "notes",
+    metadata,
+    Column(
+        "job_seq",
+        Integer,
+        ForeignKey("jobs.job_seq", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("task_index", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", Integer, nullable=False),
+    Column("progress", Text),
+    Column("refused", Text),
     sqlite_with_rowid=False,
 )
 

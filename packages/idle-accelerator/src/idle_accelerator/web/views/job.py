@@ -132,6 +132,10 @@ def needs(wanted: Requirements) -> list[str]:
     ]
     if wanted.node:
         parts.append(plain.line(say("need.node", name=wanted.node)))
+    if wanted.network.open:
+        parts.append(say("need.network_open"))
+    if wanted.network.hosts:
+        parts.append(plain.line(say("need.network", hosts=", ".join(wanted.network.hosts)), 1000))
     return parts
 
 

@@ -70,6 +70,7 @@ def card(node: NodeView) -> None:
             about.append(say("nodes.same_machine"))
         st.caption(plain.label(" · ".join(part for part in about if part), 400))
         isolation(facts.sandbox_tier)
+        network(facts)
         details(node)
         controls(node)
 
@@ -99,6 +100,15 @@ def isolation(tier: str) -> None:
         st.caption(f":material/shield_question: {say('nodes.sandbox_process')}")
     else:
         st.caption(f":material/shield: {say('nodes.sandbox', tier=plain.label(tier))}")
+
+
+def network(facts: NodeFacts) -> None:
+    """What tasks in its sandbox may reach, where its owner allows anything."""
+    lent = facts.network
+    if lent.kind == "proxy":
+        st.caption(f":material/lan: {plain.label(say('nodes.network', hosts=', '.join(lent.hosts)), 400)}")
+    elif lent.kind == "open":
+        st.caption(f":material/lan: {say('nodes.network_open')}")
 
 
 def held(facts: NodeFacts) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, inspect, text
 
 from idle_accelerator.errors import Conflict
 
-HEAD = "0001"
+HEAD = "0002"
 
 
 def stored_revision(connection: Connection) -> str | None:
