@@ -119,6 +119,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         machine = describe_machine(folder)
+        if os.geteuid() == 0:
+            os.environ.setdefault("IDLE_GUEST_USER", "61999")  # root's guests are to be somebody else
         chosen = choose("bubblewrap", scheduler_url="http://127.0.0.1:1", data_dir=folder)
         if not isinstance(chosen.sandbox, BubblewrapSandbox):
             sys.exit("\n".join(chosen.sentences))

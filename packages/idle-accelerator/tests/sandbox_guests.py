@@ -158,25 +158,31 @@ def open_descriptors() -> int:
     return process.num_handles() if sys.platform == "win32" else process.num_fds()
 
 
-WAYS = ("started", "forked", "bubblewrap")
-"""To start a guest: in tier ``process`` plainly or forked from a template, and in tier ``bubblewrap``."""
+WAYS = ("started", "forked", "bubblewrap", "landlock", "container")
+"""To start a guest: in tier ``process`` plainly or forked from a template, and in the others."""
 
 
 @cache
-def _why_no_bubblewrap() -> str:
+def _why_not(tier: str) -> str:
     """Empty where it holds, as tried on this machine."""
-    if sys.platform != "linux":
-        return "bubblewrap is for Linux"
-    from idle_accelerator.agent.sandbox import trial
+    from idle_accelerator.agent.sandbox import choice
 
     found: list[str] = []
 
     def look() -> None:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                trial.find(Path(folder))
+                if tier == "landlock" and sys.platform == "linux":
+                    from idle_accelerator.agent.sandbox import landlock, trial
+
+                    # As an ordinary user, whatever this one is: whom root's guests are has tests of its own.
+                    sandbox = landlock.LandlockSandbox(hidden=Path(folder))
+                    candidate = trial.Candidate(sandbox=sandbox, what="Landlock", depends_on={})
+                    trial.find(lambda: candidate, Path(folder))
+                else:
+                    choice.choose(tier, scheduler_url="https://elsewhere", data_dir=Path(folder))
             except NoSandbox as error:
-                found.append(f"{error.message} {error.hint}")
+                found.append(f"tier {tier} is not tried: {error.message} {error.hint}")
 
     looking = threading.Thread(target=look)  # it runs an event loop of its own
     looking.start()
@@ -186,13 +192,51 @@ def _why_no_bubblewrap() -> str:
 
 def bubblewrap() -> Sandbox:
     """The tier; skips the test, and says why, where this machine does not allow it. Fails where it does, and the tier does not hold."""
-    if why := _why_no_bubblewrap():
+    if why := _why_not("bubblewrap"):
         if _bwrap_works():
             pytest.fail(f"bwrap works on this machine, and the tier does not: {why}")
         pytest.skip(why)
+    from idle_accelerator.agent.sandbox import guest_user
     from idle_accelerator.agent.sandbox.bubblewrap import PROGRAM, BubblewrapSandbox
 
-    return BubblewrapSandbox(Path(str(shutil.which(PROGRAM))), _said_by_bwrap("--help"))
+    return BubblewrapSandbox(
+        Path(str(shutil.which(PROGRAM))), _said_by_bwrap("--help"), user=guest_user.find()
+    )
+
+
+def landlock() -> Sandbox:
+    """The tier; skips the test where this kernel has none. Fails where it has, and the tier does not hold."""
+    if sys.platform != "linux":
+        pytest.skip("tier landlock is not tried: Landlock is for Linux")
+    from idle_accelerator.agent.sandbox.landlock import LEAST_VERSION, LandlockSandbox, version
+
+    if version() < LEAST_VERSION:
+        pytest.skip(f"tier landlock is not tried: this kernel has Landlock {version()}")
+    assert not _why_not("landlock")
+    return LandlockSandbox()
+
+
+def container(folder: Path) -> Sandbox:
+    """The tier; skips the test, and says why, where podman makes no container that holds."""
+    if why := _why_not("container"):
+        pytest.skip(why)
+    from idle_accelerator.agent.sandbox import guest_user
+    from idle_accelerator.agent.sandbox.container import PROGRAM, ContainerSandbox
+
+    return ContainerSandbox(Path(str(shutil.which(PROGRAM))), None, data_dir=folder, user=guest_user.find())
+
+
+def sandbox_of(tier: str, folder: Path) -> Sandbox:
+    """``folder`` is the agent's. Skips the test where this machine does not allow the tier."""
+    match tier:
+        case "bubblewrap":
+            return bubblewrap()
+        case "landlock":
+            return landlock()
+        case "container":
+            return container(folder)
+        case _:
+            return open_sandbox()
 
 
 def _said_by_bwrap(*arguments: str) -> str:
@@ -207,7 +251,8 @@ def _said_by_bwrap(*arguments: str) -> str:
 @cache
 def _bwrap_works() -> bool:
     """By itself, with the least that the tier takes; it is old enough to know no ``--size`` where it is too old for us."""
-    spaces = ("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts")
+    user = () if os.geteuid() == 0 else ("--unshare-user",)
+    spaces = (*user, "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts")
     places = ("--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev")
     said = _said_by_bwrap(*spaces, *places, "echo", "works")
     return said.strip() == "works" and "--size" in _said_by_bwrap("--help")
@@ -217,7 +262,7 @@ def open_stage(way: str, tmp_path: Path) -> "Stage":
     """Skips the test where there is no such way on this machine."""
     workspace = tmp_path / "workspace"
     workspace.mkdir()
-    sandbox = bubblewrap() if way == "bubblewrap" else open_sandbox()
+    sandbox = sandbox_of(way, tmp_path)
     return Stage(sandbox, workspace, write_actor(tmp_path), forked=way == "forked")
 
 
@@ -233,7 +278,7 @@ class Stage:
 
     def needs_plain_processes(self, why: str) -> None:
         """Skips the rest of the test in tiers where that is not so."""
-        if self.sandbox.tier != "process":
+        if self.sandbox.tier not in ("process", "landlock"):
             pytest.skip(f"in tier {self.sandbox.tier} {why}")
 
     def spec(self, **changes: object) -> GuestSpec:

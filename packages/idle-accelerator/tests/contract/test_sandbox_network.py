@@ -12,7 +12,6 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -20,15 +19,16 @@ import pytest
 from network_sites import PIECE_BYTES, PIECES, SLOW_PATH, Site, site
 from sandbox_guests import alive, bubblewrap, eventually
 
-from idle_accelerator.agent.sandbox import Guest, GuestSpec, Sandbox, SpawnFailed
+from idle_accelerator.agent.sandbox import Guest, GuestSpec, NoSandbox, Sandbox, SpawnFailed
 from idle_accelerator.agent.sandbox.attempts import breaches
 from idle_accelerator.wire.network import NetworkOffer, NetworkWish
 
 if sys.platform != "linux":
     pytest.skip("network namespaces are Linux's", allow_module_level=True)
 
-from idle_accelerator.agent.network import doors, open_way
+from idle_accelerator.agent.network import doors, open_way, trial
 from idle_accelerator.agent.network.office import Office
+from idle_accelerator.agent.network.trial import Attached
 from idle_accelerator.agent.network.types import Way
 from idle_accelerator.agent.sandbox import probe
 from idle_accelerator.agent.sandbox.bubblewrap import BubblewrapSandbox
@@ -335,32 +335,12 @@ async def test_each_guest_has_a_proxy_of_its_own_and_one_without_a_wish_has_none
             await holder.kill()
 
 
-class WithNetwork:
-    """A sandbox all of whose guests have the way that is made for each."""
-
-    def __init__(self, sandbox: BubblewrapSandbox, make: "type[object] | object") -> None:
-        self._sandbox = sandbox
-        self._make = make
-        self.tier = sandbox.tier
-        self.verified = sandbox.verified
-
-    async def start(self, spec: GuestSpec) -> Guest:
-        way: Way = self._make()  # pyright: ignore[reportCallIssue, reportUnknownVariableType]
-        return await self._sandbox.start(replace(spec, network=way, env={**spec.env, **way.env}))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
-
-    async def start_forked(self, spec: GuestSpec) -> Guest:
-        return await self.start(spec)
-
-    async def close(self) -> None:
-        await self._sandbox.close()
-
-
 async def test_the_hostile_program_gets_no_further_with_a_proxy(
     sandbox: BubblewrapSandbox, page: Site, tmp_path: Path
 ) -> None:
     async with lending(tmp_path, page.host, "*", "*:80") as helpers:
         seen = await probe.attempt_all(
-            WithNetwork(sandbox, lambda: helpers.way(page.host)),
+            Attached(sandbox, lambda: helpers.way(page.host)),
             tmp_path,
             memory_files_bytes=sandbox.memory_files_bytes,
             passed_over=sandbox.shown,
@@ -559,7 +539,7 @@ async def test_the_hostile_program_gets_no_further_with_an_open_network(
     made = Helpers(tmp_path, NetworkOffer(kind="open"))
     try:
         seen = await probe.attempt_all(
-            WithNetwork(sandbox, made.open_way),
+            Attached(sandbox, made.open_way),
             tmp_path,
             memory_files_bytes=sandbox.memory_files_bytes,
             passed_over=sandbox.shown,
@@ -585,6 +565,34 @@ async def test_an_open_guest_that_stands_still_has_its_packets_stand_still(
     finally:
         await made.office.close()
     assert made.programs == []
+
+
+@pytest.mark.parametrize("kind", ["proxy", "open"])
+def test_the_agents_own_trial_holds_and_leaves_nothing(kind: str, page: Site, tmp_path: Path) -> None:
+    if kind == "open" and shutil.which(open_way.PROGRAM) is None:
+        pytest.skip(f"there is no {open_way.PROGRAM}")
+    folder = tmp_path / "data"
+    folder.mkdir()
+    trial.check(bubblewrap(), NetworkOffer(kind=kind, hosts=(page.host,)), folder)  # pyright: ignore[reportArgumentType]
+    assert list(folder.iterdir()) == []
+
+
+def test_a_proxy_that_leads_to_this_machine_is_found_out_at_the_start(
+    page: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial's own proxy is let go there, as if it did not look at what a name leads to."""
+    strict = trial.open_office
+
+    def careless(lent: NetworkOffer, folder: Path) -> Office:
+        port = lent.hosts[0].partition(":")[2]
+        return strict(
+            lent.model_copy(update={"hosts": (*lent.hosts, f"127.0.0.1:{port}", f"[::1]:{port}")}), folder
+        )
+
+    monkeypatch.setattr(trial, "open_office", careless)
+    with pytest.raises(NoSandbox, match="leads to this machine's loopback") as caught:
+        trial.check(bubblewrap(), NetworkOffer(kind="proxy", hosts=(page.host,)), tmp_path)
+    assert caught.value.failing == "net"
 
 
 # Devices.

@@ -1,5 +1,7 @@
 """A whole pool whose agent runs everything in tier ``bubblewrap``: the same promises as without, and nothing of the owner's."""
 
+import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -186,3 +188,33 @@ def test_the_node_says_in_which_sandbox_it_runs_and_what_that_holds(
     assert node.facts.isolation.probed_at is not None
     assert node.facts.isolation.net == "network namespace without a way out"
     assert psutil.Process(agent.pid).is_running()
+
+
+def test_a_job_goes_where_what_it_asks_for_holds_and_its_attempt_says_what_held(client: Client) -> None:
+    held = client.submit(["/bin/true"], isolation=["net", "bubblewrap", "container"])
+    refused = client.submit(["/bin/true"], isolation=["landlock", "gpu"])
+    held.wait(timeout=WAIT_S)
+    (attempt,) = held.task(0).attempts
+    assert attempt.usage is not None
+    assert attempt.usage.ran_under is not None
+    assert attempt.usage.ran_under.tier == "bubblewrap"
+    (node,) = client.nodes()
+    assert attempt.isolation == node.facts.isolation
+    assert "needs the sandbox landlock, has bubblewrap" in " ".join(refused.explain())
+    refused.cancel()
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="root's guests alone are others")
+def test_roots_guests_are_somebody_else_to_the_machine(client: Client, user: UserClient) -> None:
+    job_id = user.submit(python("import os; print(os.getuid()); open('/dev/stdout', 'w').write('opened')"))
+    ended(user, job_id)
+    assert output(user, job_id).split() == [os.environ["IDLE_GUEST_USER"], "opened"]
+    sleeping = user.submit(python(SLEEP))
+    until(lambda: "up" in output(user, sleeping), what="it runs")
+    owners: set[int] = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # it ended while it was looked at
+            if SLEEP in process.cmdline() and "bwrap" not in process.name():
+                owners.add(process.uids().real)
+    client.job(sleeping).cancel()
+    assert owners == {int(os.environ["IDLE_GUEST_USER"])}

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from idle_accelerator.agent.sandbox import ways
-from idle_accelerator.agent.sandbox.attempts import ATTEMPTS
+from idle_accelerator.agent.sandbox.attempts import ATTEMPTS, expected
 from idle_accelerator.wire.nodes import Isolation
 
 PAGE = (Path(__file__).parents[4] / "docs/reference/sandbox.md").read_text(encoding="utf-8")
+TIERS = ("process", "landlock", "container", "bubblewrap")
 WHO = {"nothing": "everybody", "root": "root", "luck": "some"}
 
 
@@ -28,15 +29,14 @@ def rows(*header: str) -> list[list[str]]:
 def test_every_attempt_stands_there_with_what_comes_of_it() -> None:
     from idle_accelerator.agent.sandbox import hostile
 
-    said = rows("attempt", "what it is", "line", "without a sandbox", "`process`", "`bubblewrap`")
+    said = rows("attempt", "what it is", "line", "without a sandbox", *(f"`{tier}`" for tier in TIERS))
     assert said == [
         [
             attempt.name,
             (inspect.getdoc(hostile.ATTEMPTS[attempt.name]) or "").splitlines()[0],
             attempt.field,
             WHO[attempt.needs],
-            attempt.process,
-            attempt.bubblewrap,
+            *(expected(attempt, tier) for tier in TIERS),
         ]
         for attempt in ATTEMPTS
     ]
@@ -45,7 +45,7 @@ def test_every_attempt_stands_there_with_what_comes_of_it() -> None:
 def test_every_line_stands_there_with_what_it_is_about() -> None:
     fields = Isolation.model_fields
     assert rows("line", "what it is about") == [[name, fields[name].description] for name in ways.LINES]
-    assert set(ways.LINES) == set(fields) - {"tier", "probed_at"}
+    assert set(ways.LINES) == set(fields) - {"tier", "probed_at", "most_memory_bytes"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="bubblewrap is for Linux")

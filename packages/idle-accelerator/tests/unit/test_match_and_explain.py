@@ -8,7 +8,7 @@ from pool_builders import GIB, JOB_ID, NODE_ID, node_facts, offer, requirements,
 
 from idle_accelerator.core.explain import NODES_SHOWN, NodeStanding, why_waiting
 from idle_accelerator.core.match import lasting_mismatches, present_mismatches
-from idle_accelerator.wire.nodes import Lending, Offer
+from idle_accelerator.wire.nodes import ISOLATION_LINES, Isolation, Lending, Offer
 from idle_accelerator.wire.reasons import reason, render
 
 FACTS = node_facts(labels={"room": "12"})
@@ -55,6 +55,50 @@ def test_all_reasons_are_given_not_only_the_first() -> None:
     wanted = requirements(cpus=99, gpus=2, os="macos")
     codes = [item.code for item in lasting_mismatches(wanted, FACTS, node_id=NODE_ID)]
     assert codes == ["match.cpus", "match.gpus", "match.os"]
+
+
+HELD = Isolation(
+    tier="bubblewrap",
+    **{
+        **dict.fromkeys(ISOLATION_LINES, "by something"),
+        "mem": "none: all that there is",
+        "gpu": "fails: a card",
+    },
+    most_memory_bytes=2 * GIB,
+)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "codes"),
+    [
+        (("net", "fs"), []),
+        (("mem",), ["match.isolation"]),
+        (("gpu", "mem"), ["match.isolation", "match.isolation"]),
+        (("bubblewrap",), []),
+        (("container", "bubblewrap", "net"), []),
+        (("container", "landlock"), ["match.tier"]),
+        (("process", "mem"), ["match.tier", "match.isolation"]),
+    ],
+)
+def test_a_job_asks_for_lines_that_hold_and_for_one_of_the_tiers(
+    wanted: tuple[str, ...], codes: list[str]
+) -> None:
+    facts = node_facts(sandbox_tier="bubblewrap", isolation=HELD)
+    found = lasting_mismatches(requirements(isolation=wanted), facts, node_id=NODE_ID)
+    assert [item.code for item in found] == codes
+    assert all("{" not in render(item) for item in found)
+
+
+def test_a_node_that_says_nothing_of_its_isolation_holds_nothing() -> None:
+    (found,) = lasting_mismatches(requirements(isolation=["net"]), FACTS, node_id=NODE_ID)
+    assert (found.code, found.params["line"]) == ("match.isolation", "net")
+
+
+def test_where_memory_has_no_hard_limit_more_than_the_node_takes_does_not_go_there() -> None:
+    facts = node_facts(sandbox_tier="bubblewrap", isolation=HELD)
+    (found,) = lasting_mismatches(requirements(memory_bytes=3 * GIB), facts, node_id=NODE_ID)
+    assert found.code == "match.memory_unlimited"
+    assert lasting_mismatches(requirements(memory_bytes=2 * GIB), facts, node_id=NODE_ID) == ()
 
 
 def test_a_node_in_use_gives_its_own_reasons() -> None:

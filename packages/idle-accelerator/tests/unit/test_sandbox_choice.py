@@ -1,5 +1,6 @@
 """Which sandbox an agent uses, and that it says why, or refuses to start and says what would mend it."""
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -154,6 +155,16 @@ def test_what_held_is_remembered_until_anything_that_it_depends_on_changes(
     monkeypatch.setattr(trial.platform, "release", lambda: "99.0")
     choice.choose("auto", scheduler_url=FAR, data_dir=tmp_path)
     assert len(tried) == 3
+    chosen = choice.choose("auto", scheduler_url=FAR, data_dir=tmp_path)
+    assert len(tried) == 3
+    assert chosen.recheck is not None
+    assert asyncio.run(chosen.recheck()) is None, "nothing has changed since"
+    assert len(tried) == 3
+    driver = tmp_path / "driver"
+    driver.write_text("NVRM version: 2\n")
+    monkeypatch.setattr(trial, "_NVIDIA", driver)
+    assert asyncio.run(chosen.recheck()) == HELD, "a driver was changed while the agent ran"
+    tried.pop()
     (tmp_path / trial.CACHE_FILE).write_text("{")
     choice.choose("auto", scheduler_url=FAR, data_dir=tmp_path)
     assert len(tried) == 4
@@ -161,7 +172,7 @@ def test_what_held_is_remembered_until_anything_that_it_depends_on_changes(
 
 @pytest.mark.parametrize("system", ["darwin", "win32"])
 def test_systems_without_a_tier_refuse_strangers_and_say_so(system, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(choice.sys, "platform", system)
+    monkeypatch.setattr(sys, "platform", system)
     with pytest.raises(NoSandbox, match="no sandbox keeps guests apart") as caught:
         choice.choose("auto", scheduler_url=FAR, data_dir=tmp_path)
     assert "--sandbox process" in (caught.value.hint or "")
@@ -216,3 +227,89 @@ def test_facts_of_agents_that_do_not_say_what_they_hold_still_read() -> None:
     assert facts.isolation is None
     told = facts.model_copy(update={"isolation": HELD})
     assert NodeFacts.model_validate_json(told.model_dump_json()) == told
+
+
+@linux_only
+def test_what_does_not_hold_after_a_change_ends_the_agents_tier(tmp_path, only, monkeypatch) -> None:
+    from idle_accelerator.agent.sandbox import trial
+
+    held = [HELD, HELD.model_copy(update={"net": "fails: loopback works (port 1)"})]
+
+    async def probe(*_: object) -> Isolation:
+        return held.pop(0)
+
+    monkeypatch.setattr(trial.probe, "probe", probe)
+    only(says(then="exit 1"))
+    chosen = choice.choose("auto", scheduler_url=FAR, data_dir=tmp_path)
+    assert chosen.recheck is not None
+    (tmp_path / "bin" / "bwrap").write_text((tmp_path / "bin" / "bwrap").read_text() + "# another build\n")
+    with pytest.raises(NoSandbox, match="loopback works"):
+        asyncio.run(chosen.recheck())
+    assert trial._read(tmp_path / trial.CACHE_FILE) == {}, "and is not remembered as holding"
+
+
+@linux_only
+@pytest.mark.parametrize("tier", ["landlock", "container"])
+def test_weaker_tiers_are_taken_at_the_owners_word_alone(tier, tmp_path, only) -> None:
+    from idle_accelerator.agent.sandbox.tiers import TIERS
+
+    assert not next(item for item in TIERS if item.name == tier).automatic
+    only(None)
+    with pytest.raises(NoSandbox) as caught:
+        choice.choose("auto", scheduler_url=FAR, data_dir=tmp_path)
+    assert f"--sandbox {tier}" in (caught.value.hint or ""), "it is offered"
+    assert "bubblewrap" in caught.value.message
+
+
+@linux_only
+@pytest.mark.parametrize("tier", ["bubblewrap", "landlock"])
+def test_root_needs_somebody_else_for_its_guests_to_be(tier, tmp_path, only, monkeypatch) -> None:
+    from idle_accelerator.agent.sandbox import guest_user
+
+    monkeypatch.setattr(guest_user.os, "geteuid", lambda: 0)
+    only(says(then="exit 1"))
+    monkeypatch.setenv(guest_user.VARIABLE, "nobody-of-that-name")
+    with pytest.raises(NoSandbox) as caught:
+        choice.choose(tier, scheduler_url=FAR, data_dir=tmp_path)
+    assert caught.value.failing == "fs"
+    assert "useradd" in (caught.value.hint or "")
+    monkeypatch.setenv(guest_user.VARIABLE, "0")
+    with pytest.raises(NoSandbox, match="names root"):
+        choice.choose(tier, scheduler_url=FAR, data_dir=tmp_path)
+
+
+@linux_only
+def test_an_old_landlock_is_refused_and_one_without_signals_says_so() -> None:
+    from idle_accelerator.agent.sandbox.landlock import LandlockSandbox
+
+    for version, said in ((0, "There is no Landlock"), (2, "Landlock 2 of this kernel is too old")):
+        with pytest.raises(NoSandbox, match=said):
+            LandlockSandbox(known=version)
+    assert LandlockSandbox(known=5).claims()["pidns"].startswith("none")
+    assert not LandlockSandbox(known=6).claims()["pidns"].startswith("none")
+
+
+@linux_only
+def test_an_image_that_is_not_there_is_named_with_the_command_that_fetches_it(
+    tmp_path, only, monkeypatch
+) -> None:
+    from idle_accelerator.agent.sandbox import guest_user
+
+    monkeypatch.setenv(guest_user.VARIABLE, "61999")
+    only(None)
+    for name, script in (("podman", 'test "$1" != image || exit 1'), ("crun", "echo crun 1")):
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    with pytest.raises(NoSandbox, match="an agent fetches none") as caught:
+        choice.choose(
+            "container", scheduler_url=FAR, data_dir=tmp_path, container_image="docker.io/library/python:3.12"
+        )
+    assert caught.value.hint == "Fetch it as the agent's user: podman pull docker.io/library/python:3.12"
+
+
+def test_without_a_hard_limit_on_memory_a_quarter_is_the_most(monkeypatch) -> None:
+    monkeypatch.setattr(ways, "of", lambda _: "")
+    assert ways.most_memory_bytes() == ways.psutil.virtual_memory().total // 4
+    monkeypatch.setattr(ways, "of", lambda _: "memory.max")
+    assert ways.most_memory_bytes() is None
+    assert ways.of_process().most_memory_bytes is None, "one's own tasks may ask for what they like"

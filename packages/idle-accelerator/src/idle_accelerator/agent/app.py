@@ -34,6 +34,7 @@ from idle_accelerator.agent.watcher import Stopped, Watcher
 from idle_accelerator.agent.workspace import BlobCache, Workspaces
 from idle_accelerator.core.reclaim import DEFAULT_GRACE_S, DEFAULT_VACATE_AFTER_S
 from idle_accelerator.errors import Conflict, InvalidInput, Unavailable
+from idle_accelerator.wire.isolation import Isolation, RanUnder
 from idle_accelerator.wire.nodes import Enrolled, NodeFacts, Offer
 from idle_accelerator.wire.reasons import reason, render
 from idle_sense import InvalidPolicy, Monitor, Policy
@@ -45,6 +46,8 @@ IDENTITY_FILE = "identity.json"
 STATUS_AT_MOST_EVERY_S = 0.2
 STATUS_AT_LEAST_EVERY_S = 10.0
 _ENROL_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+ISOLATION_EVERY_S = 3600.0
+"""How often is looked whether what the sandbox rests on has changed; some milliseconds each."""
 _POLICIES = {"desktop": Policy.desktop, "server": Policy.server, "lab": Policy.lab}
 
 
@@ -77,6 +80,8 @@ class AgentConfig:
     """Each guest's, through the proxy. None: as much as there is."""
     sandbox: Choice = "auto"
     """'auto': plain processes for a scheduler on this machine, and for any other the strongest tier that holds."""
+    container_image: str | None = None
+    """For the tier 'container'; None for an empty one that shows the system's programs."""
     upload_bytes_per_s: float = DEFAULT_UPLOAD_BYTES_PER_S
     """Of checkpoints, all together; 0 is no limit, and none holds for a scheduler on this machine."""
     vacate_after_s: float = DEFAULT_VACATE_AFTER_S
@@ -115,7 +120,12 @@ def run_agent(config: AgentConfig) -> int:
         )
     try:
         # Before there is an event loop and any work: what is not known yet is tried, which takes a second or two.
-        chosen = choose(config.sandbox, scheduler_url=config.scheduler_url, data_dir=config.data_dir)
+        chosen = choose(
+            config.sandbox,
+            scheduler_url=config.scheduler_url,
+            data_dir=config.data_dir,
+            container_image=config.container_image,
+        )
         consent = agree(
             network=config.network,
             allow_hosts=config.allow_hosts,
@@ -123,6 +133,7 @@ def run_agent(config: AgentConfig) -> int:
             gpus=config.gpus,
             isolation=chosen.isolation,
         )
+        consent.check(chosen.sandbox, config.data_dir)
         asyncio.run(_run(config, policy, chosen, consent))
     finally:
         lock.close()
@@ -151,7 +162,10 @@ def _policy_of(config: AgentConfig) -> Policy:
 
 
 class _Agent:
-    def __init__(self, config: AgentConfig, owner: OwnerWatch, link: Link, facts: NodeFacts) -> None:
+    def __init__(
+        self, config: AgentConfig, owner: OwnerWatch, link: Link, facts: NodeFacts, chosen: Chosen
+    ) -> None:
+        self._chosen = chosen
         self._config = config
         self._owner = owner
         self._link = link
@@ -180,6 +194,8 @@ class _Agent:
         """Until a signal asks for the end; then hands back everything."""
         _on_stop_signals(asyncio.get_running_loop(), self._stop.set)
         runner = self._runner = make_runner(self._changed)
+        runner.ran_under = _stamp(self._chosen.isolation)
+        runner.most_memory_bytes = self._chosen.isolation.most_memory_bytes
         self._owner.on_change = lambda: self._reconsider(runner)
         terms = taking_up.TakingUp(self._config, self._owner, runner, self._facts.resources, _policy_of)
         self._owner.look_for_terms = terms.look
@@ -187,6 +203,7 @@ class _Agent:
             asyncio.create_task(self._owner.watch(), name="owner"),
             asyncio.create_task(runner.watch_deadlines(), name="deadlines"),
             asyncio.create_task(self._show_status(), name="status"),
+            asyncio.create_task(self._watch_isolation(), name="isolation"),
         ]
         stopping = asyncio.create_task(self._stop.wait(), name="stop")
         registration: Path | None = None
@@ -283,6 +300,26 @@ class _Agent:
             self._connected = connected
             self._status_due.set()
 
+    async def _watch_isolation(self) -> None:
+        """What the sandbox holds is tried anew after changes. Raises NoSandbox when it holds no more: then the agent ends."""
+        recheck = self._chosen.recheck
+        while recheck is not None:
+            await asyncio.sleep(ISOLATION_EVERY_S)
+            isolation = await recheck()
+            if isolation is not None:
+                _log.info(
+                    "isolation: something has changed; tier %s was tried anew, and holds", isolation.tier
+                )
+                said = self._facts.isolation
+                if said is not None:  # what was consented to stays
+                    isolation = isolation.model_copy(update={"net": said.net, "gpu": said.gpu})
+                self._facts = self._facts.model_copy(update={"isolation": isolation})
+                if self._runner is not None:
+                    self._runner.ran_under = _stamp(isolation)
+                if self._session is not None:
+                    self._session.tell_facts(isolation)
+        await asyncio.Event().wait()
+
     async def _show_status(self) -> None:
         while True:
             self._status_due.clear()
@@ -314,6 +351,13 @@ class _Agent:
             control.write_status(self._config.data_dir, status)
         except OSError as error:
             _log.warning("the status file cannot be written: %s", error)
+
+
+def _stamp(isolation: Isolation) -> RanUnder | None:
+    """None where nothing is claimed."""
+    if isolation.probed_at is None:
+        return None
+    return RanUnder(tier=isolation.tier, probed_at=isolation.probed_at)
 
 
 async def _run(config: AgentConfig, policy: Policy, chosen: Chosen, consent: Consent) -> None:
@@ -388,7 +432,7 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen, consent: Con
         environments.attend(began=shop.guest_began, ended=shop.guest_ended, moved=monitor.guests().sent)
     owner.rules = taking_up.rules_of(config, facts.resources, policy)
     limits = taking_up.limits_of(config, facts.resources)
-    agent = _Agent(config, owner, link, facts)
+    agent = _Agent(config, owner, link, facts, chosen)
     watcher = Watcher(input_idle_s=policy.input_idle_s, on_stopped=agent.stopped)
     try:
         await agent.run(

@@ -9,6 +9,7 @@ from idle_accelerator.core.reclaim import GuestState
 from idle_accelerator.wire.checkpoints import Checkpoint, Resumed
 from idle_accelerator.wire.exchange import AttemptReport
 from idle_accelerator.wire.ids import AttemptRef
+from idle_accelerator.wire.isolation import RanUnder
 from idle_accelerator.wire.jobs import JobSpec, Usage
 from idle_accelerator.wire.reasons import Reason
 from idle_accelerator.wire.states import AttemptState
@@ -61,6 +62,8 @@ class Attempt:
     stale: bool = False
     """Its lease is over: nobody waits for its end."""
     timed_out: bool = False
+    ran_under: RanUnder | None = None
+    """What kept it apart from the owner; None for a plain process."""
     told_state: AttemptState = field(default=AttemptState.LEASED)
     """The state that the scheduler has been told last."""
 
@@ -107,6 +110,7 @@ class Attempt:
             suspended_s=self.clock.suspended_s(now_s),
             cpu_s=cpu_s,
             max_rss_bytes=max_rss_bytes,
+            ran_under=self.ran_under,
         )
 
     def report(self, state: AttemptState, why: Reason | None = None) -> AttemptReport:

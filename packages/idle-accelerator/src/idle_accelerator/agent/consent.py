@@ -9,7 +9,7 @@ from idle_accelerator.agent import devices
 from idle_accelerator.agent.devices import Card, Devices
 from idle_accelerator.agent.network import consent
 from idle_accelerator.agent.network.types import Ways
-from idle_accelerator.agent.sandbox import Guest
+from idle_accelerator.agent.sandbox import Guest, Sandbox
 from idle_accelerator.wire.network import NetworkOffer
 from idle_accelerator.wire.nodes import Isolation
 from idle_accelerator.wire.units import format_size
@@ -38,6 +38,13 @@ class Consent:
         if self.cards and self.isolation.tier != "process":
             said.append(f"graphics cards of guests: {', '.join(self.gpu_names)}")
         return tuple(said)
+
+    def check(self, sandbox: Sandbox, folder: Path) -> None:
+        """Whether the sandbox holds with it, tried now. Raises NoSandbox. See ``network.trial.check``."""
+        if sys.platform == "linux" and self.network.kind in ("proxy", "open"):
+            from idle_accelerator.agent.network import trial  # noqa: PLC0415  # a file for Linux
+
+            trial.check(sandbox, self.network, folder)
 
     def open_devices(self) -> Devices:
         """The book of cards."""

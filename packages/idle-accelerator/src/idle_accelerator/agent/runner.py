@@ -20,6 +20,7 @@ from idle_accelerator.core.reclaim import Action, Instruction, next_deadline_s, 
 from idle_accelerator.core.resources import demand, minus, times
 from idle_accelerator.wire.exchange import ExchangeAnswer, Order
 from idle_accelerator.wire.ids import AttemptRef
+from idle_accelerator.wire.isolation import RanUnder
 from idle_accelerator.wire.jobs import Function, JobSpec
 from idle_accelerator.wire.nodes import Offer
 from idle_accelerator.wire.reasons import Reason, reason
@@ -60,6 +61,10 @@ class Runner:
         self._availability = availability
         self._on_change = on_change
         self.hand = Hand()
+        self.ran_under: RanUnder | None = None
+        """What keeps the attempts that come from now on apart from the owner."""
+        self.most_memory_bytes: int | None = None
+        """Of one task, where nothing limits it hard and the work is somebody else's; None: no such limit."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._dying: set[Guest] = set()
         self._poke = asyncio.Event()
@@ -126,7 +131,15 @@ class Runner:
                 ref = AttemptRef(grant.job_id, task_index, epoch)
                 if self._shop.outbox.hold(ref):
                     resume = tuple(item.checkpoint for item in grant.resume if item.task_index == task_index)
-                    self._accept(Attempt(ref=ref, spec=spec, grace_s=self._limits.grace_s, resume=resume))
+                    self._accept(
+                        Attempt(
+                            ref=ref,
+                            spec=spec,
+                            grace_s=self._limits.grace_s,
+                            resume=resume,
+                            ran_under=self.ran_under,
+                        )
+                    )
         for order in answer.orders:
             self._obey(order)
         if answer.grants or answer.orders:
@@ -140,6 +153,12 @@ class Runner:
             return
         if attempt.spec.environment is not None and self._shop.environments is None:
             self._reject(attempt, reason("match.environments"))  # as above
+            return
+        most = self.most_memory_bytes
+        if most is not None and (needed := attempt.spec.requirements.memory_bytes) > most:
+            self._reject(
+                attempt, reason("match.memory_unlimited", needed_bytes=needed, offered_bytes=most)
+            )  # granted before the scheduler knew of it
             return
         workload = attempt.spec.workload
         if isinstance(workload, Function) and not attempt.spec.inputs and not attempt.spec.outputs:

@@ -12,7 +12,7 @@ from idle_accelerator.agent.link import Link
 from idle_accelerator.agent.outbox import Outbox
 from idle_accelerator.errors import Forbidden, IdleError, NotFound, StorageFull, Unauthorized, Unavailable
 from idle_accelerator.wire.exchange import ExchangeAnswer, ExchangeRequest
-from idle_accelerator.wire.nodes import NodeFacts, Offer
+from idle_accelerator.wire.nodes import Isolation, NodeFacts, Offer
 
 _log = logging.getLogger(__name__)
 FIRST_PAUSE_S = 0.1
@@ -74,6 +74,11 @@ class Session:
         """The owner came or went, or something began or ended: tell the scheduler soon, if it is true."""
         self._offer_changed.set()
 
+    def tell_facts(self, isolation: Isolation) -> None:
+        """The machine has turned out to hold something else than it said."""
+        self._facts = self._facts.model_copy(update={"isolation": isolation})
+        self._introduced = False
+
     async def run(self) -> None:
         """Until cancelled. Raises Unauthorized, Forbidden or NotFound when the scheduler does not know this node (any more)."""
         waiting: asyncio.Task[None] | None = None
@@ -134,6 +139,7 @@ class Session:
         batch = self._outbox.take()
         self._seq += 1
         self._last_offer = self._hands.offer()
+        told = self._facts
         has_news = batch.has_news
         can_wait = wait_s > 0 and (not has_news or self._outbox.tells_all(batch))
         request = ExchangeRequest(
@@ -141,7 +147,7 @@ class Session:
             seq=self._seq,
             wait_s=min(wait_s, POLLS_S.get(self._last_offer.lending, wait_s)) if can_wait else 0.0,
             news_can_wait=has_news and can_wait,
-            facts=None if self._introduced else self._facts,
+            facts=None if self._introduced else told,
             offer=self._last_offer,
             holding=self._outbox.holding(),
             known_jobs=self._hands.known_jobs(),
@@ -156,7 +162,7 @@ class Session:
             if has_news:
                 self._outbox.news.set()
             raise
-        self._introduced = True
+        self._introduced = told is self._facts
         self._on_connected(True)
         self._outbox.acknowledge(batch)
         self._poll_s = answer.poll_s

@@ -259,6 +259,13 @@ SETTINGS: Final = (
         meaning="how work is kept apart from you",
     ),
     Setting(
+        key="container_image",
+        field="container_image",
+        kind=TEXT,
+        flag="--container-image",
+        meaning="whose programs work sees in the sandbox container",
+    ),
+    Setting(
         key="lend_for",
         field="lend_for_s",
         kind=DURATION,
@@ -357,7 +364,7 @@ SETTINGS: Final = (
     Setting(
         key="network.rate",
         field="network_bytes_per_s",
-        kind=RATE,
+        kind=SOME_SIZE,
         flag="--network-rate",
         meaning="what each may move a second through the proxy",
     ),

@@ -142,11 +142,22 @@ def agent(
         str | None,
         typer.Option(
             "--sandbox",
-            metavar="auto|bubblewrap|process",
+            metavar="TIER",
             help="How work is kept apart from you. auto: not at all for a scheduler on this machine, by the strongest way that"
-            " holds for any other. process: you trust everybody who has the pool's key.",
+            " holds for any other. bubblewrap, container, landlock: by that one; landlock is for submitters whom you trust by name."
+            " process: you trust everybody who has the pool's key.",
             rich_help_panel=_LENDING,
             show_default="auto",
+        ),
+    ] = None,
+    container_image: Annotated[
+        str | None,
+        typer.Option(
+            "--container-image",
+            metavar="IMAGE",
+            help="For --sandbox container: work sees this image's programs. It has to be there; none is fetched.",
+            rich_help_panel=_LENDING,
+            show_default=False,
         ),
     ] = None,
     lend_for: Annotated[
@@ -228,6 +239,7 @@ def agent(
         "network.rate": _rate(network_rate),
         "labels": pairs(label, flag="--label", example="room=12") or None,
         "sandbox": sandbox,
+        "container_image": container_image,
         "lend_for": _duration(lend_for, flag="--lend-for"),
         "upload_limit": None if upload_limit is None else parse_size(upload_limit, field="--upload-limit"),
         "vacate_after": _duration(vacate_after, flag="--vacate-after"),

@@ -102,35 +102,40 @@ def _sqlite() -> Finding:
 
 
 def _sandbox() -> Iterator[Finding]:
-    """What an agent of somebody else's pool would find, tried now."""
+    """What an agent of somebody else's pool would find, tried now: every tier, and line by line the one that it would take."""
     import tempfile  # noqa: PLC0415  # imported when needed
 
     from idle_accelerator.agent.sandbox import NoSandbox  # noqa: PLC0415  # as above
-    from idle_accelerator.agent.sandbox.choice import strongest  # noqa: PLC0415  # as above
+    from idle_accelerator.agent.sandbox.choice import tried  # noqa: PLC0415  # as above
+    from idle_accelerator.agent.sandbox.ways import LINES  # noqa: PLC0415  # as above
 
+    used = False
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            chosen = strongest(Path(folder))
-        except NoSandbox as error:
-            yield Finding(
-                level="warn",
-                subject="isolation",
-                found=f"none for other people's pools: {error.failing}: {error.message}",
-                advice=error.hint or "",
-            )
-            return
-    first, *more = chosen.sentences
-    yield Finding(level="ok", subject="isolation", found=first)
-    for sentence in more:
-        yield Finding(level="warn", subject="isolation", found=sentence)
-    for name, text in chosen.isolation.model_dump(exclude={"tier", "probed_at"}).items():
-        yield Finding(level="ok", subject=f"isolation {name}", found=text)
+        for tier, found in tried(Path(folder)):
+            subject = f"isolation {tier.name}" if used or not tier.automatic else "isolation"
+            if isinstance(found, NoSandbox):
+                whom = "for other people's pools" if tier.automatic else "of this tier"
+                yield Finding(
+                    level="warn" if tier.automatic else "ok",
+                    subject=subject,
+                    found=f"none {whom}: {found.failing}: {found.message}",
+                    advice=found.hint or "",
+                )
+                continue
+            asks = "" if tier.automatic else f" By your word alone: --sandbox {tier.name}"
+            yield Finding(level="ok", subject=subject, found=f"{' '.join(found.sentences)}{asks}")
+            if tier.automatic and not used:
+                used = True
+                for name in LINES:
+                    yield Finding(
+                        level="ok", subject=f"isolation {name}", found=str(getattr(found.isolation, name))
+                    )
 
 
 def _network() -> Iterator[Finding]:
     """Whether an owner could lend an open network; named hosts take nothing that is not here."""
     if sys.platform == "linux":
-        from idle_accelerator.agent.network import open_way  # noqa: PLC0415  # as above
+        from idle_accelerator.agent.network import consent, open_way  # noqa: PLC0415  # as above
 
         try:
             open_way.check()
@@ -143,7 +148,7 @@ def _network() -> Iterator[Finding]:
             )
         else:
             yield Finding(
-                level="ok", subject="open network", found=f"could be lent to a sandbox, by {open_way.PROGRAM}"
+                level="ok", subject="open network", found=f"could be lent to a sandbox, by {consent.OPEN_BY}"
             )
 
 

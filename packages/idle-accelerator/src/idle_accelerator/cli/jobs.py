@@ -292,6 +292,7 @@ def _attempt_row(attempt: "AttemptView") -> tuple[str, ...]:
         used += [f"frozen {format_duration(attempt.usage.suspended_s)}"] if attempt.usage.suspended_s else []
         used += [f"CPU {format_duration(attempt.usage.cpu_s)}"] if attempt.usage.cpu_s is not None else []
         used += [format_size(attempt.usage.max_rss_bytes)] if attempt.usage.max_rss_bytes else []
+        used += [f"in {attempt.usage.ran_under.tier}"] if attempt.usage.ran_under else []
     return (
         str(attempt.epoch),
         attempt.state,

@@ -109,7 +109,7 @@ def _isolation(facts: "NodeFacts") -> str:
     held = facts.isolation
     if held is None:
         return tier
-    lines = held.model_dump(exclude={"tier", "probed_at"})
+    lines = held.model_dump(exclude={"tier", "probed_at", "most_memory_bytes"})
     tried = [] if held.probed_at is None else [f"tried on {held.probed_at:%Y-%m-%d %H:%M} UTC"]
     return "\n".join([tier, *(f"{name}: {text}" for name, text in lines.items()), *tried])
 

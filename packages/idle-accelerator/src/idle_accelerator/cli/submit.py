@@ -151,6 +151,16 @@ def submit(
             "--node", help="Only on this one, by name or id.", rich_help_panel=_NEEDS, show_default=False
         ),
     ] = None,
+    isolation: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--isolation",
+            metavar="LINE|TIER",
+            help="Only where this holds, such as net or mem, or in this sandbox, such as bubblewrap; may be given often.",
+            rich_help_panel=_NEEDS,
+            show_default=False,
+        ),
+    ] = None,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
@@ -230,6 +240,7 @@ def submit(
                 arch=arch,
                 labels=labels,
                 node=node,
+                isolation=tuple(isolation or ()),
                 network=reaches,
                 retries=retries,
                 timeout=timeout_s,
@@ -272,6 +283,7 @@ _HINTS = {
     "env": "Names hold letters, digits and '_'; those that begin with IDLE_ are the agent's.",
     "name": "Give one line of at most 200 characters.",
     "labels": "Write --label name=value, in one line.",
+    "isolation": "Give a line of a node's isolation, such as net, or a tier, such as bubblewrap.",
 }
 _OWN_NAMES = frozenset({"cpus", "memory", "disk", "gpus", "arch", "node", "retries", "priority"})
 _FLAGS = {

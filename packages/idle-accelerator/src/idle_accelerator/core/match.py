@@ -1,9 +1,11 @@
 """Whether a node can run a task, and if not, every reason why."""
 
+from collections.abc import Iterator
+
 from idle_accelerator.core.resources import demand, times
 from idle_accelerator.wire.jobs import Requirements
 from idle_accelerator.wire.network import NetworkOffer, NetworkWish
-from idle_accelerator.wire.nodes import NodeFacts, Offer
+from idle_accelerator.wire.nodes import ISOLATION_LINES, NodeFacts, Offer, holds
 from idle_accelerator.wire.reasons import Reason, reason
 
 _HOSTS_LIMIT = 500
@@ -36,6 +38,7 @@ def lasting_mismatches(requirements: Requirements, facts: NodeFacts, *, node_id:
     ):
         if needed is not None and needed != offered:
             reasons.append(reason(code, needed=needed, offered=offered))
+    reasons += _isolation_mismatches(requirements, facts)
     reasons += _network(requirements.network, facts.network)
     for name, needed in requirements.labels.items():
         offered = facts.labels.get(name)
@@ -65,6 +68,20 @@ def _environment_mismatches(requirements: Requirements, facts: NodeFacts) -> lis
         offered = ", ".join(builds.pythons)
         reasons.append(reason("match.environment_python", needed=requirements.python, offered=offered))
     return reasons
+
+
+def _isolation_mismatches(requirements: Requirements, facts: NodeFacts) -> Iterator[Reason]:
+    held = facts.isolation
+    most = None if held is None else held.most_memory_bytes
+    if most is not None and requirements.memory_bytes > most:
+        yield reason("match.memory_unlimited", needed_bytes=requirements.memory_bytes, offered_bytes=most)
+    tiers = [name for name in requirements.isolation if name not in ISOLATION_LINES]
+    if tiers and facts.sandbox_tier not in tiers:
+        yield reason("match.tier", needed=" | ".join(tiers), offered=facts.sandbox_tier)
+    for line in requirements.isolation:
+        if line in ISOLATION_LINES and (held is None or not holds(held, line)):
+            offered = "nothing" if held is None else str(getattr(held, line))
+            yield reason("match.isolation", line=line, offered=offered)
 
 
 def _network(wish: NetworkWish, lent: NetworkOffer) -> tuple[Reason, ...]:

@@ -53,6 +53,8 @@ class JobOptions(TypedDict, total=False):
     """The same as a file that names exact versions and hashes: pip's format, or ``pylock.toml``."""
     python: str | None
     """Minor version of that Python, such as ``3.12``; of functions it is this program's own."""
+    isolation: Sequence[str]
+    """Only where these hold: lines of a node's isolation, such as ``net`` or ``mem``, and tiers, of which it has one."""
     retries: int
     """How often a failed attempt is tried again. Attempts lost with their nodes do not count."""
     timeout: float | str | None
@@ -141,6 +143,7 @@ def _draft(workload: Function | dict[str, Any], tasks: int, options: JobOptions)
             "arch": options.get("arch"),
             "labels": _mapping(options.get("labels"), "labels"),
             "node": options.get("node"),
+            "isolation": _texts(options.get("isolation") or (), "isolation"),
             "network": _network(options.get("network", ())),
         },
         "retries": options.get("retries", 0),
@@ -302,6 +305,7 @@ _HINTS = {
     "os": "Use one of: linux, macos, windows.",
     "name": "Give one line of at most 200 characters.",
     "labels": "Names and values are single lines of text.",
+    "isolation": "Give lines of a node's isolation, such as 'net', and tiers, such as 'bubblewrap'.",
     "network": "Hosts are written as pypi.org, *.huggingface.co or example.org:8443.",
 }
 

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from idle_accelerator.wire.checkpoints import CheckpointView, Progress, ResumedView
 from idle_accelerator.wire.environments import Environment, EnvironmentKind
 from idle_accelerator.wire.ids import MAX_TASKS, Digest, JobId
+from idle_accelerator.wire.isolation import Isolation, RanUnder
 from idle_accelerator.wire.model import WireModel
 from idle_accelerator.wire.network import NO_NETWORK, NetworkWish
 from idle_accelerator.wire.payload import Payload, RemoteError
@@ -91,6 +92,13 @@ class Requirements(WireModel):
     node: Text | None = Field(default=None, description="Id or name of the only node that may run it.")
     environment: EnvironmentKind | None = Field(
         default=None, description="Set by the scheduler, from the job's environment."
+    )
+    isolation: tuple[Text, ...] = Field(
+        default=(),
+        max_length=20,
+        strict=False,
+        description="Lines of the node's isolation that have to hold there, and tiers of which it has to have one.",
+        examples=[["net", "mem", "bubblewrap", "container"]],
     )
     network: NetworkWish = NO_NETWORK
 
@@ -192,6 +200,7 @@ class Usage(WireModel):
     suspended_s: float = Field(default=0.0, ge=0)
     cpu_s: float | None = Field(default=None, ge=0)
     max_rss_bytes: int | None = Field(default=None, ge=0, le=1 << 60)
+    ran_under: RanUnder | None = Field(default=None, description="None: a plain process.")
 
 
 class AttemptView(WireModel):
@@ -204,6 +213,10 @@ class AttemptView(WireModel):
     reason: ReasonView | None = None
     exit_code: int | None = None
     usage: Usage | None = None
+    isolation: Isolation | None = Field(
+        default=None,
+        description="What its sandbox held; None for a plain process, and where the node was tried anew since.",
+    )
     resumed: ResumedView | None = Field(
         default=None, description="What it went on from; None where there was no checkpoint."
     )

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from idle_accelerator.wire.ids import JobId, NodeId
+from idle_accelerator.wire.isolation import ISOLATION_LINES, Isolation, holds
 from idle_accelerator.wire.jobs import OS
 from idle_accelerator.wire.model import WireModel
 from idle_accelerator.wire.network import NO_OFFER, NetworkOffer
@@ -13,30 +14,23 @@ from idle_accelerator.wire.reasons import Reason, ReasonView
 from idle_accelerator.wire.resources import Resources
 from idle_accelerator.wire.texts import Text
 
+__all__ = [
+    "ISOLATION_LINES",
+    "Enrolled",
+    "Enrolment",
+    "Isolation",
+    "Lending",
+    "NodeFacts",
+    "NodePage",
+    "NodeView",
+    "Offer",
+    "WarmJob",
+    "holds",
+]
+
 Lending = Literal["available", "settling", "in_use", "paused", "lent", "draining", "offline"]
 """available: idle and lent · settling: idle, but not yet for long enough · in_use: its owner needs it · paused: by its
 owner's word · lent: by its owner's word or file, though in use · draining: takes nothing new · offline: the scheduler hears nothing."""
-
-
-class Isolation(WireModel):
-    """How a node keeps its guests apart from its owner, one line for each thing that an owner may ask.
-
-    A line names what does it, as it was tried at the agent's start; it begins with ``none`` where nothing is claimed, and with
-    ``fails`` where what was claimed did not hold.
-    """
-
-    tier: Text
-    fs: Text = Field(description="The owner's files, and writing outside the workspace.")
-    net: Text = Field(description="Other machines, and the owner's own ports and sockets.")
-    pidns: Text = Field(description="The owner's processes: seeing, signalling, tracing them.")
-    calls: Text = Field(description="System calls that no task needs.")
-    mem: Text = Field(description="A limit on memory.")
-    disk: Text = Field(description="A limit on what is written.")
-    freeze: Text = Field(description="Standing still when the owner returns.")
-    prio: Text = Field(description="Staying at the lowest priority.")
-    kill: Text = Field(description="Leaving nothing behind.")
-    gpu: Text = Field(description="Devices of graphics cards.")
-    probed_at: datetime | None = Field(default=None, description="None: this tier claims nothing to try.")
 
 
 class EnvironmentFacts(WireModel):

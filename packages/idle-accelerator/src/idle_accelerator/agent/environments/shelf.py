@@ -24,7 +24,6 @@ from idle_accelerator.agent.wiping import Wiping, rename_away
 _log = logging.getLogger(__name__)
 _NAMES_AT_A_TIME: Final = 5000
 _BLOCK_BYTES: Final = 512
-_WRITING: Final = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
 class Shelf:
@@ -71,7 +70,7 @@ class Shelf:
         target = self._made / key
         folder.chmod(0o700)  # a folder that comes to another place is written to: its ``..``
         folder.rename(target)
-        target.chmod(0o500)
+        target.chmod(0o555)
         self.touch(key)
 
     def used_bytes(self) -> int:
@@ -154,8 +153,11 @@ def seal(folder: Path, before: dict[str, str]) -> None:
                 raise EnvironmentRefused(f"a package brings the link {path.name[:100]!r}.")
         elif not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
             raise EnvironmentRefused(f"a package brings {path.name[:100]!r}, which is no file.")
-        elif status.st_mode & (_WRITING | stat.S_ISUID | stat.S_ISGID):
-            path.chmod(stat.S_IMODE(status.st_mode) & ~(_WRITING | stat.S_ISUID | stat.S_ISGID))
+        else:
+            # Readable for all: a guest may run as a user of its own. Who may come here is said by the folders above.
+            mode = 0o555 if status.st_mode & stat.S_IXUSR else 0o444
+            if stat.S_IMODE(status.st_mode) != mode:
+                path.chmod(mode)
 
 
 def fixed_parts(folder: Path) -> dict[str, str]:

@@ -80,7 +80,9 @@ def _do_and_end(net: int, work: Callable[[], list[socket.socket]], there: socket
     """In the child: never returns."""
     try:
         try:
-            _join(fcntl.ioctl(net, _GET_OWNER), _NEW_USER)
+            user = fcntl.ioctl(net, _GET_OWNER)
+            if not is_own_user(user):
+                _join(user, _NEW_USER)
             _join(net, _NEW_NET)
             made = work()
             socket.send_fds(there, [b"ok"], [one.fileno() for one in made])
@@ -88,6 +90,12 @@ def _do_and_end(net: int, work: Callable[[], list[socket.socket]], there: socket
             there.send(f"{error.errno or 0} {error.strerror or error}".encode()[:_ANSWER_LIMIT])
     finally:
         os._exit(0)
+
+
+def is_own_user(namespace: int) -> bool:
+    """Whether this is the user namespace that this program is in already: where root runs the agent, guests have no other."""
+    own, other = os.stat("/proc/self/ns/user"), os.fstat(namespace)  # noqa: PTH116  # between fork and the end
+    return (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino)
 
 
 def _join(namespace: int, kind: int) -> None:

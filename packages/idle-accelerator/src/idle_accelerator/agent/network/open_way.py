@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 import psutil
 
 from idle_accelerator.agent.network.consent import OPEN_BY as PROGRAM
+from idle_accelerator.agent.network.namespace import is_own_user
 from idle_accelerator.agent.sandbox import (
     FreezeFailed,
     Guest,
@@ -235,7 +236,7 @@ def _command(net: int, user: int, ready: int) -> tuple[str, ...]:
         "--disable-dns",
         "--enable-seccomp",
         f"--ready-fd={ready}",
-        f"--userns-path=/proc/self/fd/{user}",
+        *(() if is_own_user(user) else (f"--userns-path=/proc/self/fd/{user}",)),
         "--netns-type=path",
         f"/proc/self/fd/{net}",
         _DEVICE,

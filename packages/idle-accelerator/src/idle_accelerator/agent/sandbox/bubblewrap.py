@@ -18,7 +18,7 @@ import platform
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -27,7 +27,7 @@ import psutil
 
 from idle_accelerator.agent import host
 from idle_accelerator.agent.host import procfs
-from idle_accelerator.agent.sandbox import seccomp, view
+from idle_accelerator.agent.sandbox import guest_user, limits, seccomp, view, ways
 from idle_accelerator.agent.sandbox.types import (
     Guest,
     GuestExit,
@@ -38,6 +38,7 @@ from idle_accelerator.agent.sandbox.types import (
     SpawnFailed,
     Verified,
 )
+from idle_accelerator.wire.units import format_size
 
 if sys.platform != "linux":
     raise ImportError("This file is for Linux.")
@@ -46,12 +47,12 @@ PROGRAM: Final = "bwrap"
 MEMORY_FILES_LIMIT_BYTES: Final = 256 * 1024 * 1024
 """Size of /tmp, and of /dev/shm: at most so much, and at most this part of the machine's memory:"""
 _MEMORY_FILES_SHARE: Final = 16
-_FILES_SOFT: Final = 1024
-_FILES_HARD: Final = 16_384
 _PROCESSES: Final = 4096
 _COUNTS_PER_NAMESPACE: Final = (5, 14)
 """Since this kernel RLIMIT_NPROC counts the processes of a user namespace; before, those of the owner too."""
 _HOST_NAME: Final = "guest"
+_THERE: Final = {Path("/"), Path("/tmp"), Path("/dev")}  # noqa: S108  # the guest's own
+SETPRIV: Final = "/usr/bin/setpriv"
 _ARGUMENTS: Final = "--args"
 _LOOK_EVERY_S: Final = 0.001
 _BEGIN_LIMIT_S: Final = 10.0
@@ -68,8 +69,17 @@ class BubblewrapSandbox:
     tier: str = "bubblewrap"
     verified: Verified = "native"
 
-    def __init__(self, program: Path, options: str, *, hidden: Path | None = None) -> None:
-        """``options`` is what ``bwrap --help`` says; ``hidden`` is shown to no guest, wherever it lies."""
+    def __init__(
+        self,
+        program: Path,
+        options: str,
+        *,
+        hidden: Path | None = None,
+        user: guest_user.GuestUser | None = None,
+    ) -> None:
+        """``options`` is what ``bwrap --help`` says; ``hidden`` is shown to no guest, wherever it lies; ``user`` is whom guests
+        are where root runs the agent."""
+        self.user: Final = user
         self.program: Final = program
         self.memory_files_bytes: Final = min(
             MEMORY_FILES_LIMIT_BYTES, psutil.virtual_memory().total // _MEMORY_FILES_SHARE
@@ -87,20 +97,43 @@ class BubblewrapSandbox:
         return self._view.shown
 
     @property
+    def conceded(self) -> frozenset[str]:
+        """See ``probe.Tried``."""
+        return frozenset()
+
+    def claims(self) -> Mapping[str, str]:
+        """See ``probe.Tried``."""
+        size = format_size(self.memory_files_bytes)
+        whom = "" if self.user is None else f", guests are user {self.user.name}"
+        return {
+            "fs": f"mount namespace{whom}: of the owner's files none, all but the workspace read-only",
+            "net": "network namespace without a way out",
+            "pidns": "pid namespace",
+            "calls": "seccomp filter, no capabilities, no user namespaces",
+            "disk": f"/tmp and /dev/shm of {size} each; no limit on the workspace, nor on the number of files",  # noqa: S108  # names them
+            "freeze": ways.of("freeze"),
+            "prio": f"{ways.of('cpu')}; guests cannot raise it",
+            "kill": f"pid namespace, and {ways.of('kill')}",
+            "gpu": "no devices",
+        }
+
+    @property
     def arguments(self) -> tuple[str, ...]:
         """Those of bwrap that are the same for every guest."""
         return self._fixed
 
     async def start(self, spec: GuestSpec) -> Guest:
         """Start a guest; it runs on return. Raises SpawnFailed, and then nothing of it runs."""
-        _check_environment(spec)
+        limits.check_environment(spec)
         view.check_program(spec, self._view)
         with contextlib.ExitStack() as given:
             try:
+                if self.user is not None:
+                    guest_user.hand_over(spec.workspace, self.user)
                 launch, reports, gate = self._launch(spec, given)
             except OSError as error:
                 raise SpawnFailed(
-                    f"There are no pipes for it: {error.strerror}.",
+                    f"It cannot be prepared: {error.strerror}.",
                     hint="See that this user may have more open files (ulimit -n).",
                     field=None,
                 ) from error
@@ -110,6 +143,8 @@ class BubblewrapSandbox:
                 reports.close()
                 raise
             guest = _Inside(outer, reports, spec.network)
+            if self.user is not None:
+                guest_user.hand_over_streams(outer.pid, self.user)
             try:
                 await guest.begin(gate, self._limits)
             except BaseException:
@@ -156,13 +191,15 @@ class BubblewrapSandbox:
             ]
             if self._filter is not None:
                 arguments += ["--seccomp", file(self._filter)]
-            made = dict(_own_settings(spec.workspace))
+            made = dict(_own_settings(spec.workspace, self.user))
             if spec.network is not None:
                 made |= spec.network.settings
             for place, text in made.items():
                 arguments += ["--perms", "0444", "--file", file(text.encode()), place]
             for name, value in spec.env.items():
                 arguments += ["--setenv", name, value]
+            if self.user is not None:
+                arguments += self._folders_above((spec.workspace, *spec.read_only))
             for folder in spec.read_only:
                 arguments += ["--ro-bind", str(folder), str(folder)]
             workspace = str(spec.workspace)
@@ -173,7 +210,7 @@ class BubblewrapSandbox:
             reports.close()
             raise
         launch = host.Launch(
-            argv=(str(self.program), _ARGUMENTS, listed, "--", *spec.argv),
+            argv=(str(self.program), _ARGUMENTS, listed, "--", *self._becoming(), *spec.argv),
             cwd=spec.workspace,
             env={},
             stdin=spec.stdin,
@@ -189,6 +226,14 @@ class BubblewrapSandbox:
         )
         return launch, reports, gate
 
+    def _becoming(self) -> tuple[str, ...]:
+        """What runs before the program inside: where root runs the agent, the change to the guests' user. In a user namespace
+        root would stay root to the owner's files, so there is none then."""
+        if self.user is None:
+            return ()
+        uid, gid = f"--reuid={self.user.uid}", f"--regid={self.user.gid}"
+        return (SETPRIV, uid, gid, "--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--")
+
     def _fixed_for(self, devices: tuple[Path, ...]) -> tuple[str, ...]:
         """With these devices, which have to be in /dev before it becomes read-only."""
         if not devices:
@@ -198,14 +243,22 @@ class BubblewrapSandbox:
             for place, pair in enumerate(itertools.pairwise(self._fixed))
             if pair == ("--remount-ro", "/dev")
         )
-        shown = [part for path in devices for part in ("--dev-bind", str(path), str(path))]
+        shown = [] if self.user is None else [*self._folders_above(devices)]
+        shown += [part for path in devices for part in ("--dev-bind", str(path), str(path))]
         return (*self._fixed[:sealing], *shown, *self._fixed[sealing:])
 
     def _fixed_arguments(self, options: str) -> Iterator[str]:
-        yield from ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net")
-        yield "--unshare-cgroup-try"
-        if "--disable-userns" in options:  # bubblewrap 0.8; without it the filter alone stands in the way
-            yield "--disable-userns"
+        yield from (
+            "--unshare-pid",
+            "--unshare-ipc",
+            "--unshare-uts",
+            "--unshare-net",
+            "--unshare-cgroup-try",
+        )
+        if self.user is None:
+            yield "--unshare-user"
+            if "--disable-userns" in options:  # bubblewrap 0.8; without it the filter alone stands in the way
+                yield "--disable-userns"
         yield from (
             "--hostname",
             _HOST_NAME,
@@ -215,13 +268,30 @@ class BubblewrapSandbox:
             "--die-with-parent",
             "--clearenv",
         )
+        if self.user is not None:
+            for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_DAC_READ_SEARCH"):
+                yield from ("--cap-add", capability)
         # Read-only, since the files of /proc/sys ask for root's user id alone, not for a capability: a guest of an agent
         # that runs as root could write to them. It also keeps a guest from raising its own /proc/self/autogroup.
         yield from ("--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev")
         size = str(self.memory_files_bytes)
         yield from ("--size", size, "--perms", "1777", "--tmpfs", "/dev/shm", "--remount-ro", "/dev")  # noqa: S108
         yield from ("--size", size, "--perms", "1777", "--tmpfs", "/tmp")  # noqa: S108  # the guest's own
+        if self.user is not None:
+            places = (
+                *self._view.shown,
+                *self._view.settings,
+                *(Path(place) for _, place in self._view.links),
+            )
+            yield from self._folders_above(places)
         yield from self._view.mounts()
+
+    def _folders_above(self, places: Iterable[Path]) -> Iterator[str]:
+        """Those on the way to what is shown, which bwrap would close to all but root, who made them."""
+        above = {parent for place in places for parent in place.parents} - _THERE
+        for folder in sorted(above):
+            if not self._view.shows(folder):
+                yield from ("--perms", "0755", "--dir", str(folder))
 
 
 class _Reports:
@@ -449,20 +519,9 @@ def _program_of(init: int) -> int | None:
         return next((child.pid for child in procfs.scan().get(init, ())), None)
 
 
-def _check_environment(spec: GuestSpec) -> None:
-    """Raises SpawnFailed for what no environment can hold."""
-    for name, value in spec.env.items():
-        if not name or "=" in name or "\0" in name + value:
-            raise SpawnFailed(
-                f"The variable {name!r} cannot be in an environment.",
-                hint="Names are not empty and have no '='; neither names nor values hold a NUL.",
-                field="env",
-            )
-
-
-def _own_settings(workspace: Path) -> Iterator[tuple[str, str]]:
+def _own_settings(workspace: Path, user: guest_user.GuestUser | None) -> Iterator[tuple[str, str]]:
     """Files of /etc that are made for the guest: nothing in them is the owner's."""
-    uid, gid = os.getuid(), os.getgid()
+    uid, gid = (os.getuid(), os.getgid()) if user is None else (user.uid, user.gid)
     root = "" if uid == 0 else "root:x:0:0:root:/:/bin/false\n"
     yield "/etc/passwd", f"{root}guest:x:{uid}:{gid}:guest:{workspace}:/bin/sh\n"
     yield "/etc/group", ("" if gid == 0 else "root:x:0:\n") + f"guest:x:{gid}:\n"
@@ -472,14 +531,12 @@ def _own_settings(workspace: Path) -> Iterator[tuple[str, str]]:
 
 def _limits() -> dict[int, tuple[int, int]]:
     """Limits of each process, and of all together for how many there are where that counts a guest's own alone."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    files = _FILES_HARD if hard == resource.RLIM_INFINITY else min(hard, _FILES_HARD)
-    limits = {resource.RLIMIT_CORE: (0, 0), resource.RLIMIT_NOFILE: (min(files, _FILES_SOFT), files)}
+    each = limits.of_each()
     if os.getuid() != 0 and _kernel() >= _COUNTS_PER_NAMESPACE:
         _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
         count = _PROCESSES if hard == resource.RLIM_INFINITY else min(hard, _PROCESSES)
-        limits[resource.RLIMIT_NPROC] = (count, count)
-    return limits
+        each[resource.RLIMIT_NPROC] = (count, count)
+    return each
 
 
 def _kernel() -> tuple[int, ...]:

@@ -129,6 +129,39 @@ def write_sysctl(_plan: dict[str, Any]) -> str:
     return str(path)
 
 
+def look_at_file(plan: dict[str, Any]) -> str:
+    """Ask how large a file of the owner's is, and when it was changed."""
+    return f"{os.stat(plan['secret_file']).st_size} bytes"  # noqa: PTH116  # the call itself
+
+
+def change_rights(plan: dict[str, Any]) -> str:
+    """Change who may read a file of the owner's. It is set to what it is."""
+    Path(plan["secret_file"]).chmod(plan["secret_mode"])
+    return "chmod"
+
+
+def change_times(plan: dict[str, Any]) -> str:
+    """Set when a file of the owner's was changed."""
+    os.utime(plan["secret_file"], (0, 0))
+    return "utimensat"
+
+
+def touch_file(plan: dict[str, Any]) -> str:
+    """Have a file of the owner's seem to have been changed now."""
+    os.utime(plan["secret_file"])
+    return "utimensat"
+
+
+def watch_file(plan: dict[str, Any]) -> str:
+    """Be told of what happens to a file of the owner's."""
+    line = _checked(_libc.inotify_init1(0))
+    try:
+        _checked(_libc.inotify_add_watch(line, os.fsencode(plan["secret_file"]), 0x2))
+    finally:
+        os.close(line)
+    return "inotify"
+
+
 def mount(_plan: dict[str, Any]) -> str:
     """Mount a file system."""
 
@@ -212,6 +245,14 @@ def abstract_socket(plan: dict[str, Any]) -> str:
         return "connected"
 
 
+def send_datagram(plan: dict[str, Any]) -> str:
+    """Write to a datagram socket of the owner's from one of a pair, which needs no call that makes sockets."""
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with one, other:
+        one.sendto(b"x", f"\0{plan['marker']}-datagrams")
+    return "a byte"
+
+
 # The owner's processes.
 
 
@@ -246,6 +287,29 @@ def send_signal(plan: dict[str, Any]) -> str:
     """Kill a process of the owner's."""
     os.kill(plan["pid"], signal.SIGKILL)
     return f"process {plan['pid']}"
+
+
+def slow_down(plan: dict[str, Any]) -> str:
+    """Give a process of the owner's the lowest priority."""
+    os.setpriority(os.PRIO_PROCESS, plan["pid"], 19)
+    return f"process {plan['pid']}"
+
+
+def limit_others(plan: dict[str, Any]) -> str:
+    """Set a limit of a process of the owner's. It is set to what it is."""
+    resource.prlimit(
+        plan["pid"], resource.RLIMIT_NOFILE, resource.prlimit(plan["pid"], resource.RLIMIT_NOFILE)
+    )
+    return f"process {plan['pid']}"
+
+
+def shared_memory(plan: dict[str, Any]) -> str:
+    """Read memory that programs of the owner's share (System V)."""
+    _libc.shmat.restype = ctypes.c_void_p
+    if _libc.shmat(plan["segment"], None, 0o10000) in (None, ctypes.c_void_p(-1).value):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return f"segment {plan['segment']}"
 
 
 def keyring(_plan: dict[str, Any]) -> str:
@@ -371,6 +435,40 @@ def raise_group(_plan: dict[str, Any]) -> str:
     return str(path)
 
 
+def leave_group(_plan: dict[str, Any]) -> str:
+    """Leave the control group that weighs and limits it."""
+
+    def attempt() -> str:
+        mounts = [
+            line.split() for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+        ]
+        places = [line[4] for line in mounts if line[line.index("-") + 1] in ("cgroup", "cgroup2")]
+        if not places:
+            raise OSError(errno.ENOENT, "no control groups are to be seen")
+        failed = OSError(errno.ENOENT, "none")
+        for place in places:
+            try:
+                Path(place, "cgroup.procs").write_text("0", encoding="ascii")
+            except OSError as error:
+                failed = error
+            else:
+                return place
+        raise failed
+
+    return _in_child(attempt)
+
+
+def shed_mark(_plan: dict[str, Any]) -> str:
+    """Take off the mark by which its orphans are found."""
+
+    def attempt() -> str:
+        _, hard = resource.getrlimit(resource.RLIMIT_RTTIME)
+        resource.setrlimit(resource.RLIMIT_RTTIME, (1 << 40, hard))
+        return "RLIMIT_RTTIME"
+
+    return _in_child(attempt)
+
+
 def dump_core(_plan: dict[str, Any]) -> str:
     """Have the kernel write a core, or hand it to a program of root's."""
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
@@ -443,6 +541,11 @@ ATTEMPTS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
         write_etc,
         write_dev,
         write_sysctl,
+        look_at_file,
+        change_rights,
+        change_times,
+        touch_file,
+        watch_file,
         mount,
         mknod,
         setuid,
@@ -451,10 +554,14 @@ ATTEMPTS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
         metadata,
         internet,
         abstract_socket,
+        send_datagram,
         see_processes,
         read_environments,
         trace,
         send_signal,
+        slow_down,
+        limit_others,
+        shared_memory,
         keyring,
         bpf,
         io_uring,
@@ -468,7 +575,9 @@ ATTEMPTS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
         raise_priority,
         run_in_real_time,
         raise_group,
+        leave_group,
         use_gpu,
+        shed_mark,
         outlive,
     )
 }

@@ -1,4 +1,4 @@
-"""What tier ``bubblewrap`` holds on this machine: the hostile program is run in it, and guests are frozen and told to leave.
+"""What a tier holds on this machine: the hostile program is run in it, and guests are frozen and told to leave.
 
 Nothing is claimed that was not tried: each line of the vector names the mechanism, or says what got through. Bait is laid for the
 hostile program: a file beside the agent's token, a port and an abstract socket on which the agent listens, and a
@@ -7,6 +7,7 @@ process with a secret in its environment.
 
 import asyncio
 import contextlib
+import ctypes
 import fcntl
 import json
 import os
@@ -19,19 +20,18 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
-from idle_accelerator.agent.sandbox import bubblewrap, ways
+from idle_accelerator.agent.sandbox import ways
 from idle_accelerator.agent.sandbox.attempts import Seen, breaches
 from idle_accelerator.agent.sandbox.types import FreezeFailed, GuestSpec, Sandbox
 from idle_accelerator.wire.nodes import Isolation
-from idle_accelerator.wire.units import format_size
 
 if sys.platform != "linux":
     raise ImportError("This file is for Linux.")
 
-LIMIT_S: Final = 20.0
-"""For all of it. It takes half a second where the machine has time."""
+LIMIT_S: Final = 120.0
+"""For all of it. It takes half a second where the machine has time; where its owner keeps all cores busy, guests wait, these too."""
 PROGRAM: Final = Path(__file__).with_name("hostile.py")
 _OUTLIVE_S: Final = 60
 _HOME_ENTRIES: Final = 20
@@ -43,6 +43,34 @@ _TELL_TALE: Final = f"trap 'exit {_NOTICED}' TERM; echo up; while :; do :; done"
 """Busy, until it is told to leave."""
 _DETAIL_LIMIT: Final = 180
 _LINE_LIMIT: Final = 200
+
+
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+_REMOVE: Final = 0
+_PAGE_BYTES: Final = 4096
+
+
+class Tried(Sandbox, Protocol):
+    """A sandbox that makes claims which can be tried."""
+
+    @property
+    def memory_files_bytes(self) -> int:
+        """What guests may have of /tmp and /dev/shm, each."""
+        ...
+
+    @property
+    def shown(self) -> tuple[Path, ...]:
+        """What of the machine's files guests may read."""
+        ...
+
+    @property
+    def conceded(self) -> frozenset[str]:
+        """Attempts that it does not claim to refuse here, though the table says that the tier does."""
+        ...
+
+    def claims(self) -> Mapping[str, str]:
+        """What it does for each line but ``mem``, to be published only where it was tried."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +109,10 @@ def bait(
         abstract = laid.enter_context(socket.socket(socket.AF_UNIX))
         abstract.bind(f"\0{marker}")
         abstract.listen()
+        datagrams = laid.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        datagrams.bind(f"\0{marker}-datagrams")
+        segment = _segment()
+        laid.callback(_LIBC.shmctl, segment, _REMOVE, None)
         script = 'read line; exit "$line"'
         victim = laid.enter_context(
             subprocess.Popen(
@@ -92,6 +124,8 @@ def bait(
             "marker": marker,
             "home": _home_entries(passed_over),
             "secret_file": str(secret),
+            "secret_mode": secret.stat().st_mode & 0o777,
+            "segment": segment,
             "port": listener.getsockname()[1],
             "pid": victim.pid,
             "memory_files_bytes": memory_files_bytes,
@@ -99,6 +133,11 @@ def bait(
             "outlive_s": _OUTLIVE_S,
         }
         yield Bait(plan=json.dumps(plan), victim=victim, lock=lock)
+
+
+def _segment() -> int:
+    """Memory of System V's that its user alone may use; -1 where the kernel has none."""
+    return int(_LIBC.shmget(0, _PAGE_BYTES, 0o600))
 
 
 def _home_entries(passed_over: tuple[Path, ...]) -> list[str]:
@@ -154,7 +193,7 @@ async def attempt_all(
             return seen
 
 
-async def _stands_still_and_leaves(sandbox: bubblewrap.BubblewrapSandbox, folder: Path) -> str:
+async def _stands_still_and_leaves(sandbox: Tried, folder: Path) -> str:
     """Freeze, thaw and the notice to leave, on a busy guest; returns what does not work, or nothing."""
     with tempfile.TemporaryDirectory(dir=folder, prefix="probe-") as name:
         guest = await sandbox.start(_spec(Path(name), "/bin/sh", "-c", _TELL_TALE))
@@ -186,7 +225,7 @@ def _spec(workspace: Path, *argv: str) -> GuestSpec:
     return GuestSpec(argv=argv, workspace=workspace, env=env)
 
 
-async def probe(sandbox: bubblewrap.BubblewrapSandbox, folder: Path) -> Isolation:
+async def probe(sandbox: Tried, folder: Path) -> Isolation:
     """Try everything, within LIMIT_S. Raises SpawnFailed when no guest can be started at all.
 
     ``folder`` is the agent's own, and has to be there; nothing stays in it.
@@ -196,7 +235,7 @@ async def probe(sandbox: bubblewrap.BubblewrapSandbox, folder: Path) -> Isolatio
             seen = await attempt_all(
                 sandbox, folder, memory_files_bytes=sandbox.memory_files_bytes, passed_over=sandbox.shown
             )
-            troubles: dict[str, str] = {**breaches(seen)}
+            troubles: dict[str, str] = {**breaches(seen, sandbox.tier, conceded=sandbox.conceded)}
             trouble = await _stands_still_and_leaves(sandbox, folder)
             if trouble:
                 troubles["freeze"] = trouble
@@ -212,23 +251,15 @@ async def probe(sandbox: bubblewrap.BubblewrapSandbox, folder: Path) -> Isolatio
 _CLAIMS: Final = ("fs", "net", "pidns", "calls", "disk", "freeze", "prio", "kill", "gpu")
 
 
-def _vector(sandbox: bubblewrap.BubblewrapSandbox, troubles: Mapping[str, str]) -> Isolation:
-    size = format_size(sandbox.memory_files_bytes)
-    held = {
-        "fs": "mount namespace: of the owner's files none, all but the workspace read-only",
-        "net": "network namespace without a way out",
-        "pidns": "pid namespace",
-        "calls": "seccomp filter, no capabilities, no user namespaces",
-        "disk": f"/tmp and /dev/shm of {size} each; no limit on the workspace, nor on the number of files",  # noqa: S108  # names them
-        "freeze": ways.of("freeze"),
-        "prio": f"{ways.of('cpu')}; guests cannot raise it",
-        "kill": f"pid namespace, and {ways.of('kill')}",
-        "gpu": "no devices",
-    }
+def _vector(sandbox: Tried, troubles: Mapping[str, str]) -> Isolation:
     lines = {
-        field: f"{ways.FAILS}: {troubles[field]}"[:_LINE_LIMIT] if field in troubles else text
-        for field, text in held.items()
+        field: f"{ways.FAILS}: {troubles[field]}"[:_LINE_LIMIT] if field in troubles else text[:_LINE_LIMIT]
+        for field, text in sandbox.claims().items()
     }
     return Isolation(
-        tier=sandbox.tier, mem=ways.memory(), probed_at=datetime.now(UTC).replace(microsecond=0), **lines
+        tier=sandbox.tier,
+        mem=ways.memory(),
+        probed_at=datetime.now(UTC).replace(microsecond=0),
+        most_memory_bytes=ways.most_memory_bytes(),
+        **lines,
     )

@@ -8,7 +8,7 @@ import errno
 import platform
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
+from typing import Final, Literal
 
 _INSTRUCTION: Final = struct.Struct("=HBBI")
 _LOAD: Final = 0x20  # BPF_LD | BPF_W | BPF_ABS
@@ -107,6 +107,71 @@ LOOKED_AT: Final[Mapping[str, tuple[int, int]]] = {
 """Allowed or refused by their arguments."""
 
 
+SHARED: Final[Mapping[str, tuple[int | None, int | None]]] = {
+    "shmget": (29, 194),
+    "shmat": (30, 196),
+    "shmctl": (31, 195),
+    "semget": (64, 190),
+    "semop": (65, 193),
+    "semctl": (66, 191),
+    "semtimedop": (220, 192),
+    "msgget": (68, 186),
+    "msgsnd": (69, 189),
+    "msgrcv": (70, 188),
+    "msgctl": (71, 187),
+    "mq_open": (240, 180),
+    "mq_unlink": (241, 181),
+    "inotify_add_watch": (254, 27),
+    "socket": (41, 198),
+}
+"""Answered with EPERM where guests share the owner's namespaces: what reaches programs of the owner's, or tells of their doings."""
+OF_OWNERS: Final[Mapping[str, tuple[int | None, int | None]]] = {
+    "chmod": (90, None),
+    "fchmod": (91, 52),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "chown": (92, None),
+    "fchown": (93, 55),
+    "lchown": (94, None),
+    "fchownat": (260, 54),
+    "utime": (132, None),
+    "utimes": (235, None),
+    "futimesat": (261, None),
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
+    "removexattr": (197, 14),
+    "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16),
+    "setxattrat": (463, 463),
+    "removexattrat": (466, 466),
+    "file_setattr": (469, 469),
+}
+"""The same where guests are the owner's own user: what changes a file without opening it to write, which Landlock does not see."""
+SET_TIMES: Final = (280, 88)
+"""utimensat: refused there too, but for the present moment, which touch(1) sets."""
+SELF_ALONE: Final[Mapping[str, tuple[int, int]]] = {
+    "sched_setaffinity": (203, 122),
+    "sched_setscheduler": (144, 119),
+    "sched_setparam": (142, 118),
+    "sched_setattr": (314, 274),
+    "prlimit64": (302, 261),
+    "setrlimit": (160, 164),
+    "setpriority": (141, 140),
+    "ioprio_set": (251, 30),
+    "socketpair": (53, 199),
+}
+"""Allowed to a guest that shares the owner's namespaces for itself alone."""
+_MARK: Final = 15
+"""RLIMIT_RTTIME, by which ``host.linux`` tells whose an orphan is."""
+_STREAM_PAIRS: Final = tuple(kind | flags for kind in (1, 5) for flags in (0, 0o4000, 0o2000000, 0o2004000))
+"""SOCK_STREAM and SOCK_SEQPACKET with SOCK_NONBLOCK and SOCK_CLOEXEC: pairs that are connected for good. One of datagrams could be
+used to write to a socket of the owner's."""
+
+Shares = Literal["nothing", "machine", "user"]
+"""What guests have in common with the owner: namespaces of their own · the machine, under a user of their own · the user as well."""
+
+
 def machine() -> str | None:
     """The architecture by the name that this module gives it; None where there is no filter for it."""
     name = platform.machine().lower()
@@ -114,7 +179,7 @@ def machine() -> str | None:
     return name if name in _AUDIT else None
 
 
-def assemble(architecture: str) -> bytes:
+def assemble(architecture: str, *, shares: Shares = "nothing") -> bytes:
     """The filter as an array of ``struct sock_filter``, in this machine's byte order.
 
     Raises KeyError for an architecture other than x86_64 and aarch64.
@@ -131,6 +196,14 @@ def assemble(architecture: str) -> bytes:
         parts += [_op(_JUMP_AT_LEAST, _X32_BIT, yes=0, no=1), _refuse(errno.ENOSYS)]
     parts += _each((row[column] for row in REFUSED.values()), errno.EPERM)
     parts += _each((row[column] for row in ABSENT.values()), errno.ENOSYS)
+    if shares != "nothing":
+        parts += _each((row[column] for row in SHARED.values()), errno.EPERM)
+        for name, body in _for_itself():
+            parts += [_op(_JUMP_EQUAL, SELF_ALONE[name][column], yes=0, no=len(body)), *body]
+    if shares == "user":
+        parts += _each((row[column] for row in OF_OWNERS.values()), errno.EPERM)
+        body = _nothing(2)
+        parts += [_op(_JUMP_EQUAL, SET_TIMES[column], yes=0, no=len(body)), *body]
     for name, body in (
         ("clone", _flags(NEW_NAMESPACES)),
         ("unshare", _flags(NEW_NAMESPACES | _NEW_TIME)),
@@ -150,6 +223,36 @@ def _each(numbers: Iterable[int | None], code: int) -> Iterator[bytes]:
             yield _refuse(code)
 
 
+def _for_itself() -> Iterator[tuple[str, list[bytes]]]:
+    """By the first arguments: 0 stands for the process itself."""
+    for name in ("sched_setaffinity", "sched_setscheduler", "sched_setparam", "sched_setattr"):
+        yield name, _only((0,), errno.EPERM)
+    not_the_mark = [_op(_JUMP_EQUAL, _MARK, yes=0, no=1), _refuse(errno.EPERM)]
+    yield "setrlimit", [_load_argument(0), *not_the_mark, _op(_RETURN, _ALLOW)]
+    yield "prlimit64", [*_check(0, (0,)), _load_argument(1), *not_the_mark, _op(_RETURN, _ALLOW)]
+    yield "setpriority", [*_check(0, (0,)), *_only((0,), errno.EPERM, argument=1)]
+    yield "ioprio_set", [*_check(0, (1,)), *_only((0,), errno.EPERM, argument=1)]
+    yield "socketpair", [*_check(0, (1,)), *_only(_STREAM_PAIRS, errno.EPERM, argument=1)]
+
+
+def _nothing(argument: int) -> list[bytes]:
+    """A pointer that is NULL: both halves."""
+    upper = _op(_LOAD, _ARGUMENTS_AT + 8 * argument + 4)
+    return [
+        *(_load_argument(argument), _op(_JUMP_EQUAL, 0, yes=0, no=3)),
+        *(upper, _op(_JUMP_EQUAL, 0, yes=0, no=1)),
+        *(_op(_RETURN, _ALLOW), _refuse(errno.EPERM)),
+    ]
+
+
+def _check(argument: int, allowed: tuple[int, ...]) -> list[bytes]:
+    """Goes on behind it when the argument is one of these; refuses otherwise."""
+    body = [_load_argument(argument)]
+    for index, value in enumerate(allowed):
+        body.append(_op(_JUMP_EQUAL, value, yes=len(allowed) - index, no=0))
+    return [*body, _refuse(errno.EPERM)]
+
+
 def _flags(forbidden: int) -> list[bytes]:
     return [
         _load_argument(0),
@@ -159,9 +262,9 @@ def _flags(forbidden: int) -> list[bytes]:
     ]
 
 
-def _only(allowed: tuple[int, ...], code: int) -> list[bytes]:
-    """The first argument's lower half, which is all that the kernel takes of an int."""
-    body = [_load_argument(0)]
+def _only(allowed: tuple[int, ...], code: int, *, argument: int = 0) -> list[bytes]:
+    """The argument's lower half, which is all that the kernel takes of an int."""
+    body = [_load_argument(argument)]
     for index, value in enumerate(allowed):
         body.append(_op(_JUMP_EQUAL, value, yes=len(allowed) - index, no=0))
     return [*body, _refuse(code), _op(_RETURN, _ALLOW)]

@@ -41,7 +41,10 @@ __all__ = [
 ]
 
 
-TRUST: Final = "or trust everybody who has the pool's key: --sandbox process"
+TRUST: Final = (
+    "or name another way: --sandbox container where you have podman, --sandbox landlock where you trust who submits by name,"
+    " --sandbox process where you trust everybody who has the pool's key"
+)
 """The end of every hint of NoSandbox."""
 
 

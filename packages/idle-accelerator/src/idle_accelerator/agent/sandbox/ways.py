@@ -2,11 +2,14 @@
 
 from typing import Final
 
+import psutil
+
 from idle_accelerator.agent import host
 from idle_accelerator.wire.nodes import Isolation
 
 FAILS: Final = "fails"
 NONE: Final = "none"
+_SHARE_WITHOUT_LIMIT: Final = 4
 LINES: Final = ("fs", "net", "pidns", "calls", "mem", "disk", "freeze", "prio", "kill", "gpu")
 
 
@@ -19,6 +22,11 @@ def memory() -> str:
     """How guests' memory is limited."""
     how = of("memory")
     return f"{how}, at what a task asks for" if how else f"{NONE}: a guest may take all that there is"
+
+
+def most_memory_bytes() -> int | None:
+    """What a task of somebody else's may ask for at most: where nothing limits it hard, a quarter of the machine's. None: no such limit."""
+    return None if of("memory") else psutil.virtual_memory().total // _SHARE_WITHOUT_LIMIT
 
 
 def failing(isolation: Isolation) -> dict[str, str]:

@@ -219,5 +219,5 @@ def _attempt_values(end: End, now: float) -> dict[str, Any]:
         "b_size": result.size_bytes if result else None,
         "b_error": end.error.model_dump_json() if end.error else None,
         "b_artifacts": dump_artifacts(end.artifacts),
-        "b_usage": end.usage.model_dump_json() if end.usage else None,
+        "b_usage": end.usage.model_dump_json(exclude_defaults=True) if end.usage else None,
     }

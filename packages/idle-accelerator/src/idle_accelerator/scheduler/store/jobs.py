@@ -155,7 +155,7 @@ def get_task(connection: Connection, job: Row[Any], task_index: int) -> tuple[Ro
             hint=f"Its tasks are 0 to {job.total - 1}.",
         )
     query = (
-        select(attempts, nodes.c.name.label("node_name"))
+        select(attempts, nodes.c.name.label("node_name"), nodes.c.facts.label("node_facts"))
         .select_from(attempts.outerjoin(nodes, nodes.c.node_id == attempts.c.node_id))
         .where(attempts.c.job_seq == job.job_seq, attempts.c.task_index == task_index)
         .order_by(attempts.c.epoch)

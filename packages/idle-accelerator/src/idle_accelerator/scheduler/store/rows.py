@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from idle_accelerator.wire.checkpoints import Checkpoint, CheckpointView, Progress, Resumed, ResumedView
+from idle_accelerator.wire.isolation import Isolation
 from idle_accelerator.wire.jobs import (
     Artifact,
     AttemptView,
@@ -120,6 +121,7 @@ def task_view(row: Any, note: Any = None) -> TaskView:
 
 
 def attempt_view(row: Any) -> AttemptView:
+    usage = Usage.model_validate_json(row.usage) if row.usage else None
     return AttemptView(
         epoch=row.epoch,
         state=AttemptState(row.state),
@@ -129,9 +131,21 @@ def attempt_view(row: Any) -> AttemptView:
         finished_at=moment(row.finished_at),
         reason=load_reason(row.reason),
         exit_code=row.exit_code,
-        usage=Usage.model_validate_json(row.usage) if row.usage else None,
+        usage=usage,
+        isolation=_isolation_of(usage, row.node_facts),
         resumed=_resumed_view(row.resumed),
     )
+
+
+def _isolation_of(usage: Usage | None, node_facts: str | None) -> Isolation | None:
+    """The node's, where it is still the one that the attempt had."""
+    if usage is None or usage.ran_under is None or not node_facts:
+        return None
+    held = load_facts(node_facts).isolation
+    same = (
+        held is not None and held.tier == usage.ran_under.tier and held.probed_at == usage.ran_under.probed_at
+    )
+    return held if same else None
 
 
 def _resumed_view(stored: str | None) -> ResumedView | None:

@@ -116,7 +116,7 @@ def held(facts: NodeFacts) -> None:
     if facts.isolation is None:
         return
     st.markdown(say("nodes.isolation"))
-    for name, text in facts.isolation.model_dump(exclude={"tier", "probed_at"}).items():
+    for name, text in facts.isolation.model_dump(exclude={"tier", "probed_at", "most_memory_bytes"}).items():
         st.text(f"• {say(f'nodes.isolation.{name}')}: {plain.line(str(text), 300)}")
     tried = facts.isolation.probed_at
     if tried is None:
