@@ -12,6 +12,7 @@ from typing import Any, Literal
 import cloudpickle
 import pytest_asyncio
 
+from idle_accelerator.agent.environments import Held
 from idle_accelerator.agent.sandbox import Guest, GuestSpec, Sandbox, open_sandbox
 from idle_accelerator.agent.workloads.contract import task_environment
 from idle_accelerator.agent.workloads.function import Call, FunctionHost, HostDied, Output, Returned
@@ -78,6 +79,7 @@ class Starter:
         clean_cwd: bool = False,
         files: Sequence[str] = (),
         sandbox: Any = None,
+        environment: Held | None = None,
     ) -> FunctionHost:
         workspace = self.folder / f"workspace{next(self._numbers)}"
         workspace.mkdir()
@@ -97,6 +99,7 @@ class Starter:
             task_count=9,
             grace_s=5,
             clean_cwd=clean_cwd,
+            environment=environment,
         )
         self.hosts.append(host)
         return host

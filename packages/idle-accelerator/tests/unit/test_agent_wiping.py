@@ -475,9 +475,11 @@ async def test_disk_that_is_not_free_yet_is_not_lent_and_the_owner_is_told(tmp_p
     owner = OwnerState(lent=True, lent_jobs=None, reason=reason("node.available"), memory_short=False)
     lent = Availability(lending="available", owner=owner, reasons=(), only_jobs=None)
     limits = Limits(total=Resources(cpus=2, disk_bytes=1000), vacate_after_s=60, grace_s=5)
-    shop = cast("Any", SimpleNamespace(workspaces=full, trouble=Trouble()))
+    shop = cast("Any", SimpleNamespace(workspaces=full, trouble=Trouble(), environments=None))
     runner = Runner(shop, limits, lent, on_change=lambda: None)
     assert runner.offer().free == Resources(cpus=2, disk_bytes=700)
+    shop.environments = SimpleNamespace(grown_bytes=500)
+    assert runner.offer().free == Resources(cpus=2, disk_bytes=200), "what environments take counts as well"
     assert runner.troubles() == (full.told,)
     full.unwiped_bytes = 2000
     assert runner.offer().free == Resources(cpus=2, disk_bytes=0)

@@ -18,6 +18,7 @@ from idle_accelerator.agent import control, taking_up
 from idle_accelerator.agent.checkpoints.saves import DEFAULT_UPLOAD_BYTES_PER_S, Saves
 from idle_accelerator.agent.consent import Consent, agree
 from idle_accelerator.agent.control import AgentStatus, OwnerWord
+from idle_accelerator.agent.environments import EnvironmentLimits, open_environments
 from idle_accelerator.agent.fingerprint import fingerprint
 from idle_accelerator.agent.journal import Journal
 from idle_accelerator.agent.link import Link
@@ -25,8 +26,8 @@ from idle_accelerator.agent.outbox import Outbox
 from idle_accelerator.agent.owner import OwnerWatch
 from idle_accelerator.agent.owner_file import OwnerFile
 from idle_accelerator.agent.runner import Runner
-from idle_accelerator.agent.sandbox import kill_leftovers
-from idle_accelerator.agent.sandbox.choice import Choice, Chosen, choose
+from idle_accelerator.agent.sandbox import kill_leftovers, open_sandbox
+from idle_accelerator.agent.sandbox.choice import Choice, Chosen, choose, is_own_pool
 from idle_accelerator.agent.session import UNKNOWN_NODE, Session
 from idle_accelerator.agent.single import Workshop
 from idle_accelerator.agent.watcher import Stopped, Watcher
@@ -85,6 +86,7 @@ class AgentConfig:
     """Of checkpoints, all together; 0 is no limit, and none holds for a scheduler on this machine."""
     vacate_after_s: float = DEFAULT_VACATE_AFTER_S
     grace_s: float = DEFAULT_GRACE_S
+    environments: EnvironmentLimits = field(default_factory=EnvironmentLimits)
     gpus: int | str | None = None
     """How many graphics cards; or 'all', 'none', or which, such as '0,2'. None: all where guests are plain processes, else none."""
     present_cpus: float = 0.0
@@ -396,6 +398,14 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen, consent: Con
         _log.info("idleness: %s", sentence)
     for sentence in (*chosen.sentences, *consent.sentences()):
         _log.info("isolation: %s", sentence)
+    environments = open_environments(
+        config.data_dir / "environments",
+        limits=config.environments,
+        sandbox=open_sandbox(),
+        unlocked=sandbox.tier == "process" and is_own_pool(config.scheduler_url),
+    )
+    if environments is not None:
+        facts = facts.model_copy(update={"environments": environments.facts})
     outbox = Outbox(journal)
     outbox.recover(journal.unacknowledged)
     ways = consent.open_ways(
@@ -413,10 +423,13 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen, consent: Con
         outbox=outbox,
         journal=journal,
         ledger=monitor.guests(),
+        environments=environments,
         ways=ways,
         devices=consent.open_devices(),
         saves=saves,
     )
+    if environments is not None:
+        environments.attend(began=shop.guest_began, ended=shop.guest_ended, moved=monitor.guests().sent)
     owner.rules = taking_up.rules_of(config, facts.resources, policy)
     limits = taking_up.limits_of(config, facts.resources)
     agent = _Agent(config, owner, link, facts, chosen)
@@ -438,6 +451,8 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen, consent: Con
         watcher.close()
         await saves.close()
         await workspaces.close()
+        if environments is not None:
+            await environments.close()
         await asyncio.to_thread(monitor.close)
         await asyncio.to_thread(history.close)
         await sandbox.close()

@@ -94,8 +94,10 @@ class Runner:
         )
 
     def _lent(self) -> Resources:
-        """All that is lent, less the disk that ended attempts still take."""
+        """All that is lent, less the disk that ended attempts and environments take."""
         unwiped_bytes = self._shop.workspaces.unwiped_bytes
+        if self._shop.environments is not None:
+            unwiped_bytes += self._shop.environments.grown_bytes
         if not unwiped_bytes:
             return self._limits.total
         return minus(self._limits.total, Resources(disk_bytes=unwiped_bytes))
@@ -148,6 +150,9 @@ class Runner:
             self._reject(
                 attempt, reason("agent.not_available")
             )  # granted to an earlier agent, which lent more
+            return
+        if attempt.spec.environment is not None and self._shop.environments is None:
+            self._reject(attempt, reason("match.environments"))  # as above
             return
         most = self.most_memory_bytes
         if most is not None and (needed := attempt.spec.requirements.memory_bytes) > most:

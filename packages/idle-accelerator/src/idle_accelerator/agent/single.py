@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 from idle_accelerator.agent.attempts import Attempt, RunClock
 from idle_accelerator.agent.checkpoints.saves import AFTER_NOTICE_S, OWN_ACCORD_S, Saves, Watch
 from idle_accelerator.agent.devices import Devices
+from idle_accelerator.agent.environments import EnvironmentRefused, Environments, EnvironmentTrouble, Held
 from idle_accelerator.agent.functions import FunctionCode, outcome_of
 from idle_accelerator.agent.journal import Journal
 from idle_accelerator.agent.link import Link
@@ -22,7 +23,7 @@ from idle_accelerator.agent.outputs import caps_for, collect_outputs
 from idle_accelerator.agent.provisions import Provision, provide
 from idle_accelerator.agent.sandbox import Guest, GuestExit, GuestSpec, KillFailed, Sandbox, SpawnFailed
 from idle_accelerator.agent.workloads import wasm
-from idle_accelerator.agent.workloads.contract import give_notice, task_environment
+from idle_accelerator.agent.workloads.contract import give_notice, in_environment, task_environment
 from idle_accelerator.agent.workloads.function import FunctionHost, HostDied, Output, Returned
 from idle_accelerator.agent.workspace import BlobCache, InputMissing, Workspaces
 from idle_accelerator.errors import IdleError, StorageFull, TooLarge, Unavailable
@@ -81,6 +82,8 @@ class Workshop:
     outbox: Outbox
     journal: Journal
     ledger: Ledger
+    environments: Environments | None = None
+    """None: this machine makes none."""
     saves: Saves
     ways: Ways | None = None
     """None: no guest gets a network from here."""
@@ -128,6 +131,7 @@ class Single:
         self._threads = threads
         self._on_begin = on_begin
         self._workspace: Path | None = None
+        self._held: Held | None = None
         self._preparing: asyncio.Task[None] | None = None
         self._host: FunctionHost | None = None
         self._killing: asyncio.Task[None] | None = None
@@ -166,6 +170,8 @@ class Single:
                 self._attempt.state = report.state
                 self._shop.outbox.finish(report, self._logs)
         finally:
+            if self._held is not None and self._shop.environments is not None:
+                self._shop.environments.release(self._held)
             if self._watch is not None:
                 self._watch.stop()
             self._provision.give_back()
@@ -202,6 +208,10 @@ class Single:
             return self._failed(reason("agent.spawn_failed", detail=error.message[:500]))
         except InputMissing as error:
             return self._failed(reason("agent.input_missing", path=error.path, detail=error.detail[:500]))
+        except EnvironmentRefused as error:
+            return self._failed(error.why)
+        except EnvironmentTrouble as error:
+            return self._gone(error.why)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 return self._gone(reason("agent.disk_full"))
@@ -216,6 +226,7 @@ class Single:
     async def _prepare(self) -> None:
         self._workspace = self._shop.workspaces.make(self._attempt.key)
         await self._shop.workspaces.stage(self._attempt.spec.inputs, self._workspace)
+        self._held = await held_for(self._attempt.spec, self._shop)
         if self._attempt.resume:
             restored = await self._shop.saves.restore(self._attempt, self._workspace)
             if restored is not None:
@@ -223,7 +234,7 @@ class Single:
                 self._attempt.resumed = restored.resumed
 
     def _environment(self, workspace: Path) -> dict[str, str]:
-        return self._provision.environment(
+        env = self._provision.environment(
             task_environment(
                 ref=self._attempt.ref,
                 task_count=self._attempt.spec.tasks,
@@ -234,6 +245,7 @@ class Single:
                 resume_from=self._resume_from,
             )
         )
+        return env if self._held is None else in_environment(env, self._held.folder, self._held.programs)
 
     async def _run_command(self, command: Command) -> AttemptReport:
         workspace = self._required_workspace()
@@ -244,6 +256,7 @@ class Single:
                 workspace=workspace,
                 env=env,
                 memory_bytes=self._attempt.spec.requirements.memory_bytes or None,
+                read_only=() if self._held is None else self._held.read_only,
                 network=self._provision.way,
                 devices=self._provision.devices,
             )
@@ -352,6 +365,7 @@ class Single:
             task_count=self._attempt.spec.tasks,
             grace_s=self._attempt.grace_s,
             memory_bytes=self._attempt.spec.requirements.memory_bytes or None,
+            environment=self._held,
             network=self._provision.way,
             devices=self._provision.devices,
         )
@@ -474,6 +488,19 @@ class Single:
         return self._attempt.report(AttemptState.FAILED, why).model_copy(
             update={"usage": self._attempt.usage()}
         )
+
+
+async def held_for(spec: JobSpec, shop: Workshop) -> Held | None:
+    """The job's environment, to be released when its guest has ended; None where it wants none.
+
+    Raises EnvironmentRefused, EnvironmentTrouble, OSError.
+    """
+    if spec.environment is None:
+        return None
+    if shop.environments is None:
+        raise EnvironmentTrouble("it has no uv, or its owner wants no environments.")
+    python = spec.workload.python if isinstance(spec.workload, Function) else spec.requirements.python
+    return await shop.environments.hold(spec.environment, python=python)
 
 
 async def patiently(attempt: Attempt, store: Callable[[], Awaitable[T]]) -> T:

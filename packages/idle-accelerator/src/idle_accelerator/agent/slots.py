@@ -14,12 +14,20 @@ from contextlib import suppress
 from pathlib import Path
 
 from idle_accelerator.agent.attempts import Attempt, RunClock
+from idle_accelerator.agent.environments import EnvironmentRefused, EnvironmentTrouble, Held
 from idle_accelerator.agent.functions import FunctionCode, outcome_of
 from idle_accelerator.agent.output import cut
 from idle_accelerator.agent.provisions import Provision
 from idle_accelerator.agent.sandbox import Guest, SpawnFailed
-from idle_accelerator.agent.single import Workshop, death_reason, ended_by_us, kill_guest, patiently
-from idle_accelerator.agent.workloads.contract import task_environment
+from idle_accelerator.agent.single import (
+    Workshop,
+    death_reason,
+    ended_by_us,
+    held_for,
+    kill_guest,
+    patiently,
+)
+from idle_accelerator.agent.workloads.contract import in_environment, task_environment
 from idle_accelerator.agent.workloads.function import FunctionHost, HostDied, Output, Returned
 from idle_accelerator.agent.workspace import InputMissing
 from idle_accelerator.errors import IdleError, TooLarge
@@ -114,6 +122,9 @@ class FunctionJob:
     def drop_queued(self, attempt: Attempt) -> None:
         with suppress(ValueError):
             self.queue.remove(attempt)
+        if not self.queue:
+            for slot in self.slots:
+                slot.stop_preparing()
 
     def put_back(self, attempts: Iterable[Attempt]) -> None:
         """In front of the queue, in their order: their process is gone before it ran them."""
@@ -162,6 +173,7 @@ class Slot:
         self._code: FunctionCode | None = None
         self._provision = Provision(None, None)
         self._task: asyncio.Task[None] | None = None
+        self._preparing: asyncio.Task[Held | None] | None = None
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._live(), name=self._name)
@@ -193,6 +205,27 @@ class Slot:
         if self.host is not None and not self.handed:
             self.host.close()
 
+    def stop_preparing(self) -> None:
+        """Nobody waits for the environment that is being made for it."""
+        if self._preparing is not None:
+            self._preparing.cancel()
+
+    async def _environment(self) -> Held | None:
+        """See ``held_for``. Raises EnvironmentTrouble also when nobody waits for it any more."""
+        if self.job.spec.environment is None:
+            return None
+        self._preparing = asyncio.create_task(held_for(self.job.spec, self.job.shop), name=self._name)
+        try:
+            await asyncio.wait({self._preparing})
+            if self._preparing.cancelled():
+                raise EnvironmentTrouble("nobody waits for it any more.")
+            return self._preparing.result()
+        except asyncio.CancelledError:
+            self._preparing.cancel()
+            raise
+        finally:
+            self._preparing = None
+
     def notify(self) -> None:
         """Tell the process to save and leave."""
         if not self.closing and self.host is not None:
@@ -202,6 +235,7 @@ class Slot:
 
     async def end(self) -> None:
         self.closing = True
+        self.stop_preparing()
         if self.guest is not None:
             await kill_guest(self.guest)
         if self._task is not None:
@@ -247,8 +281,10 @@ class Slot:
     async def _live(self) -> None:
         job, shop = self.job, self.job.shop
         workspace: Path | None = None
+        held: Held | None = None
         try:
             self._code = await job.code()
+            held = await self._environment()
             workspace = shop.workspaces.make(self._name)
             provision = self._provision = shop.provide(job.job_id, job.spec.requirements)
             env = task_environment(
@@ -259,6 +295,8 @@ class Slot:
                 grace_s=job.grace_s,
                 extra=job.spec.env,
             )
+            if held is not None:
+                env = in_environment(env, held.folder, held.programs)
             host = await FunctionHost.start(
                 sandbox=shop.sandbox,
                 workspace=workspace,
@@ -270,6 +308,7 @@ class Slot:
                 grace_s=job.grace_s,
                 clean_cwd=True,
                 memory_bytes=job.spec.requirements.memory_bytes or None,
+                environment=held,
                 network=provision.way,
                 devices=provision.devices,
             )
@@ -283,6 +322,12 @@ class Slot:
                 host.let_go()
         except InputMissing as error:
             job.fail_next(reason("agent.input_missing", path=error.path, detail=error.detail[:500]))
+        except EnvironmentRefused as error:
+            while job.queue:  # it is the same for all of them
+                job.fail_next(error.why)
+        except EnvironmentTrouble as error:
+            if job.queue:
+                job.reject_queued(error.why)
         except (SpawnFailed, TooLarge) as error:
             job.fail_next(reason("agent.spawn_failed", detail=error.message[:500]))
         except (IdleError, OSError) as error:
@@ -291,6 +336,8 @@ class Slot:
         finally:
             self._provision.give_back()
             job.slots.remove(self)
+            if held is not None and shop.environments is not None:
+                shop.environments.release(held)
             if workspace is not None:
                 await asyncio.shield(shop.workspaces.discard(workspace))
             job.on_change()

@@ -70,6 +70,33 @@ def agent(
             show_default=False,
         ),
     ] = None,
+    environments: Annotated[
+        str,
+        typer.Option(
+            "--environments",
+            metavar="SIZE",
+            help="Disk for the packages that tasks ask for, kept for the next time; 0 installs none.",
+            rich_help_panel=_LENDING,
+        ),
+    ] = "10G",
+    environment_size: Annotated[
+        str,
+        typer.Option(
+            "--environment-size",
+            metavar="SIZE",
+            help="Most that the packages of one task may take.",
+            rich_help_panel=_LENDING,
+        ),
+    ] = "8G",
+    environment_time: Annotated[
+        str,
+        typer.Option(
+            "--environment-time",
+            metavar="DURATION",
+            help="Longest that installing them may take.",
+            rich_help_panel=_LENDING,
+        ),
+    ] = "15m",
     network: Annotated[
         str | None,
         typer.Option(
@@ -225,6 +252,7 @@ def agent(
     terms = _owner_file(owner_file, directory, given)
 
     from idle_accelerator.agent.app import AgentConfig, run_agent  # noqa: PLC0415  # 0.5 s of imports
+    from idle_accelerator.agent.environments import EnvironmentLimits  # noqa: PLC0415  # as above
     from idle_accelerator.agent.sandbox import choice  # noqa: PLC0415  # as above
 
     said: dict[str, Any] = terms.values()
@@ -239,6 +267,11 @@ def agent(
         data_dir=directory,
         key=place.key,
         pool_pid=pool_pid,
+        environments=EnvironmentLimits(
+            kept_bytes=parse_size(environments, field="--environments"),
+            size_bytes=parse_size(environment_size, field="--environment-size"),
+            time_s=parse_duration(environment_time, field="--environment-time"),
+        ),
         owner_file=terms,
         **said,
     )

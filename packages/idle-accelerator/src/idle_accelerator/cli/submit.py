@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from idle_accelerator.cli.connect import KeyFlag, SchedulerFlag, open_client, pairs, short
+from idle_accelerator.cli.environments import wanted_environment
 from idle_accelerator.cli.input_files import files_named_by, input_files
 from idle_accelerator.cli.terminal import line, say, show
 from idle_accelerator.errors import InvalidInput, TooLarge
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _FILES = "Files"
 _NEEDS = "What a task needs"
+_PACKAGES = "Packages of Python"
 _AFTER = "Afterwards"
 _SYSTEMS = ("linux", "macos", "windows")
 
@@ -67,6 +69,36 @@ def submit(
             metavar="FILE",
             help="Run this WebAssembly module (wasm32-wasip1); COMMAND is then its arguments.",
             rich_help_panel=_FILES,
+            show_default=False,
+        ),
+    ] = None,
+    requirements: Annotated[
+        Path | None,
+        typer.Option(
+            "--requirements",
+            metavar="FILE",
+            help="Packages that its Python needs, as in pip's requirements files; the node installs them.",
+            rich_help_panel=_PACKAGES,
+            show_default=False,
+        ),
+    ] = None,
+    lock: Annotated[
+        Path | None,
+        typer.Option(
+            "--lock",
+            metavar="FILE",
+            help="The same with exact versions and hashes: pip's format, or pylock.toml.",
+            rich_help_panel=_PACKAGES,
+            show_default=False,
+        ),
+    ] = None,
+    python: Annotated[
+        str | None,
+        typer.Option(
+            "--python",
+            metavar="VERSION",
+            help="Minor version of that Python, such as 3.12; the node's own if left out.",
+            rich_help_panel=_PACKAGES,
             show_default=False,
         ),
     ] = None,
@@ -201,6 +233,7 @@ def submit(
                 f"Sends {', '.join(map(line, sorted(named)))} too, as the command names it (not with --no-command-files)."
             )
             inputs |= named
+    wanted = wanted_environment(words, inputs, requirements=requirements, lock=lock, python=python)
     variables = environment(env or ())
     memory_bytes = parse_size(memory, field="--memory")
     disk_bytes = parse_size(disk, field="--disk")
@@ -209,8 +242,9 @@ def submit(
     with open_client(scheduler, key) as client:
         with _errors_by_flag():
             handle = client.submit(
-                words,
+                wanted.command,
                 wasm=wasm,
+                **wanted.options,
                 name=name,
                 array=array,
                 env=variables,
@@ -277,6 +311,8 @@ _FLAGS = {
     "labels": "--label",
     "network": "--allow-host",
 }
+_KEPT_HINTS = frozenset({"requirements", "lock", "python"})
+"""Refusals whose own hints say more."""
 
 
 @contextlib.contextmanager
@@ -286,7 +322,9 @@ def _errors_by_flag() -> Generator[None]:
         yield
     except (InvalidInput, TooLarge) as error:
         name, bracket, rest = (error.field or "").partition("[")
-        if name in _FLAGS or name in _HINTS or name in _OWN_NAMES:
+        if name in _KEPT_HINTS:
+            error.field = f"--{name}"
+        elif name in _FLAGS or name in _HINTS or name in _OWN_NAMES:
             place = f"[{rest}" if bracket and name in ("command", "outputs") else ""
             error.field = _FLAGS.get(name, f"--{name}") + place
             error.hint = _HINTS.get(name) or error.hint or "The flags are explained by: idlectl submit --help"

@@ -30,10 +30,11 @@ def lasting_mismatches(requirements: Requirements, facts: NodeFacts, *, node_id:
         )
     if requirements.gpus > total.gpus:
         reasons.append(reason("match.gpus", needed=requirements.gpus, offered=total.gpus))
+    own_python = requirements.python if requirements.environment is None else None
     for code, needed, offered in (
         ("match.os", requirements.os, facts.os),
         ("match.arch", requirements.arch, facts.arch),
-        ("match.python", requirements.python, facts.python),
+        ("match.python", own_python, facts.python),
     ):
         if needed is not None and needed != offered:
             reasons.append(reason(code, needed=needed, offered=offered))
@@ -54,7 +55,23 @@ def lasting_mismatches(requirements: Requirements, facts: NodeFacts, *, node_id:
                     offered=offered if offered is not None else "none",
                 )
             )
+    reasons += _environment_mismatches(requirements, facts)
     return tuple(reasons)
+
+
+def _environment_mismatches(requirements: Requirements, facts: NodeFacts) -> list[Reason]:
+    if requirements.environment is None:
+        return []
+    builds = facts.environments
+    if builds is None:
+        return [reason("match.environments")]
+    reasons: list[Reason] = []
+    if requirements.environment == "unlocked" and not builds.unlocked:
+        reasons.append(reason("match.environment_unlocked"))
+    if requirements.python is not None and requirements.python not in builds.pythons:
+        offered = ", ".join(builds.pythons)
+        reasons.append(reason("match.environment_python", needed=requirements.python, offered=offered))
+    return reasons
 
 
 def _isolation_mismatches(requirements: Requirements, facts: NodeFacts) -> Iterator[Reason]:

@@ -104,6 +104,7 @@ class AsyncClient:
             draft = await asyncio.to_thread(command_draft, command, array=array, options=options)
         else:
             draft = command_draft(command, array=array, options=options)
+        draft = await self._with_environment(draft, options, function_python=None)
         return AsyncJobHandle(self._session, await self._send(draft, options, {}))
 
     def submit_function(
@@ -112,7 +113,8 @@ class AsyncClient:
         """Runs ``fn(*args, **kwargs)`` on a node; ``result()`` of the handle is its value, or raises what it raised.
 
         The function travels by value, with what it uses of ``__main__``, of notebooks and of modules that lie beside the
-        program; modules of the standard library and of site-packages must be installed on the node.
+        program; modules of the standard library and of site-packages must be installed on the node, or be named by
+        the option ``requirements``.
         """
         code = functions.pickle_function(fn)
         arguments = pack([functions.pickle_arguments(args, kwargs)])
@@ -146,10 +148,28 @@ class AsyncClient:
             results=options.get("results", "data"),
         )
         draft = function_draft(workload, tasks=tasks, options=options)
+        draft = await self._with_environment(draft, options, function_python=functions.PYTHON)
         for content in (code, arguments):
             if not functions.fits_inline(content):
                 await self._session.blobs.upload_bytes(content)
         return AsyncJobHandle(self._session, await self._send(draft, options, functions.dataclasses_near(fn)))
+
+    async def _with_environment(
+        self, draft: Draft, options: JobOptions, *, function_python: str | None
+    ) -> Draft:
+        if not (options.get("requirements") or options.get("lock") or options.get("python")):
+            return draft
+        from idle_accelerator.sdk import environments  # noqa: PLC0415  # for the few jobs that want one
+
+        environment = await asyncio.to_thread(
+            environments.environment_for,
+            requirements=options.get("requirements"),
+            lock=options.get("lock"),
+            python=options.get("python"),
+            function_python=function_python,
+            own_pool=self._session.transport.on_loopback,
+        )
+        return draft.with_environment(environment)
 
     async def _send(self, draft: Draft, options: JobOptions, classes: dict[str, type]) -> JobFacts:
         spec = draft.with_contents(await self._upload_inputs(draft, options)) if draft.files else draft.spec

@@ -4,7 +4,7 @@ import math
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, cast
 
@@ -12,11 +12,13 @@ from pydantic import ValidationError
 
 from idle_accelerator.errors import InvalidInput, TooLarge
 from idle_accelerator.sdk import modules
+from idle_accelerator.wire.environments import Environment
 from idle_accelerator.wire.ids import MAX_TASKS
 from idle_accelerator.wire.jobs import MAX_INPUTS, Function, JobSpec
 from idle_accelerator.wire.units import format_size, parse_duration, parse_size
 
 Inputs = Sequence[str | os.PathLike[str]] | Mapping[str, str | os.PathLike[str]]
+LockFile = str | os.PathLike[str]
 Progress = Callable[[int, int], None]
 """Called with (bytes sent, bytes in all) while input files are uploaded, in the client's own thread."""
 
@@ -46,6 +48,12 @@ class JobOptions(TypedDict, total=False):
     """Hosts that tasks reach, such as ``["pypi.org", "*.huggingface.co"]``; ``"open"`` for all that are public. None by default."""
     node: str | None
     """Name or id of the only node that may run it."""
+    requirements: Sequence[str] | None
+    """Packages that the tasks' Python has, such as ``["numpy>=2"]``: nodes install them, as wheels."""
+    lock: LockFile | None
+    """The same as a file that names exact versions and hashes: pip's format, or ``pylock.toml``."""
+    python: str | None
+    """Minor version of that Python, such as ``3.12``; of functions it is this program's own."""
     isolation: Sequence[str]
     """Only where these hold: lines of a node's isolation, such as ``net`` or ``mem``, and tiers, of which it has one."""
     retries: int
@@ -77,6 +85,9 @@ class Draft:
 
     spec: JobSpec
     files: tuple[LocalFile, ...]
+
+    def with_environment(self, environment: Environment | None) -> "Draft":
+        return replace(self, spec=self.spec.model_copy(update={"environment": environment}))
 
     def with_contents(self, measured: Sequence[tuple[str, int]]) -> JobSpec:
         """The job with digest and size of each file."""

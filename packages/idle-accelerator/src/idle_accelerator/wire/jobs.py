@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from idle_accelerator.wire.checkpoints import CheckpointView, Progress, ResumedView
+from idle_accelerator.wire.environments import Environment, EnvironmentKind
 from idle_accelerator.wire.ids import MAX_TASKS, Digest, JobId
 from idle_accelerator.wire.isolation import Isolation, RanUnder
 from idle_accelerator.wire.model import WireModel
@@ -101,6 +102,9 @@ class Requirements(WireModel):
     wasm: bool = Field(default=False, description="Only nodes that run WebAssembly; set for such jobs.")
     labels: dict[Text, Text] = Field(default_factory=dict, max_length=100)
     node: Text | None = Field(default=None, description="Id or name of the only node that may run it.")
+    environment: EnvironmentKind | None = Field(
+        default=None, description="Set by the scheduler, from the job's environment."
+    )
     isolation: tuple[Text, ...] = Field(
         default=(),
         max_length=20,
@@ -123,6 +127,9 @@ class JobSpec(WireModel):
         default=(), max_length=1000, strict=False, description="Globs inside the workspace."
     )
     requirements: Requirements = Requirements()
+    environment: Environment | None = Field(
+        default=None, description="What the tasks' Python has installed; built by the node."
+    )
     retries: int = Field(default=0, ge=0, le=1000, description="How often a FAILED attempt is tried again.")
     timeout_s: float | None = Field(
         default=None, gt=0, le=10**8, description="Running time of one attempt; frozen time does not count."
@@ -138,6 +145,15 @@ class JobSpec(WireModel):
             seen.add(item.path)
         if isinstance(self.workload, Wasm) and self.workload.module not in seen:
             raise ValueError(f"the module {self.workload.module!r} is none of the input files")
+        return self
+
+    @model_validator(mode="after")
+    def _pythons_agree(self) -> Self:
+        wanted = None if self.environment is None else self.environment.python
+        if wanted is not None and isinstance(self.workload, Function) and wanted != self.workload.python:
+            raise ValueError(
+                f"the environment is for Python {wanted}, but Python {self.workload.python} pickled the function"
+            )
         return self
 
 

@@ -36,6 +36,17 @@ Lending = Literal["available", "settling", "in_use", "paused", "lent", "draining
 owner's word · lent: by its owner's word or file, though in use · draining: takes nothing new · offline: the scheduler hears nothing."""
 
 
+class EnvironmentFacts(WireModel):
+    """That a node builds environments of tasks (see wire.environments), and which."""
+
+    pythons: tuple[Annotated[str, Field(pattern=r"^3\.\d{1,3}$")], ...] = Field(
+        strict=False, min_length=1, max_length=50, description="Minor versions; its own first."
+    )
+    unlocked: bool = Field(
+        default=False, description="Also such as name no hashes: of a pool that is the owner's own."
+    )
+
+
 class NodeFacts(WireModel):
     """What the agent found out about its machine when it started."""
 
@@ -56,6 +67,7 @@ class NodeFacts(WireModel):
     wasm: Text = Field(
         default="", description="What runs WebAssembly there, such as 'wasmtime 50.0.1'; empty: nothing."
     )
+    environments: EnvironmentFacts | None = Field(default=None, description="None: it builds none.")
     network: NetworkOffer = NO_OFFER
     agent_version: Text = ""
     idleness: tuple[Text, ...] = Field(

@@ -199,7 +199,9 @@ class BubblewrapSandbox:
             for name, value in spec.env.items():
                 arguments += ["--setenv", name, value]
             if self.user is not None:
-                arguments += self._folders_above((spec.workspace,))
+                arguments += self._folders_above((spec.workspace, *spec.read_only))
+            for folder in spec.read_only:
+                arguments += ["--ro-bind", str(folder), str(folder)]
             workspace = str(spec.workspace)
             arguments += ["--bind", workspace, workspace, *self._view.sealing(), "--chdir", workspace]
             # By a file, so that nothing of it shows in /proc/1/cmdline; and bwrap's own environment is empty.

@@ -108,6 +108,8 @@ class GuestSpec:
     """Its tree may have no more, where the system can limit it; one that wants more is killed whole. None: no limit."""
     processes: int | None = None
     """Its tree may have no more processes and threads at a time, where the system can limit them. None: no limit."""
+    read_only: tuple[Path, ...] = ()
+    """Folders that it may read as well, at their own paths, and not write to: environments, which several guests share."""
     network: GuestNetwork | None = None
     """Its way out of a sandbox that has no network. None: it has none; a plain process reaches what its user may."""
     devices: tuple[Path, ...] = ()

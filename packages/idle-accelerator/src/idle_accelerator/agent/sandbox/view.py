@@ -137,10 +137,10 @@ def check_program(spec: GuestSpec, view: View) -> None:
     program = spec.argv[0]
     refused: Path | None = None
     for place in _places(program, spec.workspace, spec.env):
-        if not _is_seen(place, spec.workspace, view):
+        if not _is_seen(place, spec, view):
             continue
         if place.is_file() and os.access(place, os.X_OK):
-            _check_interpreter(program, place, spec.workspace, view)
+            _check_interpreter(program, place, spec, view)
             return
         refused = refused or place
     if refused is not None:
@@ -164,15 +164,16 @@ def _places(program: str, workspace: Path, env: Mapping[str, str]) -> Iterator[P
         yield workspace / folder / program
 
 
-def _is_seen(place: Path, workspace: Path, view: View) -> bool:
+def _is_seen(place: Path, spec: GuestSpec, view: View) -> bool:
     try:
         real = place.resolve(strict=True)
     except (OSError, ValueError, RuntimeError):
         return False
-    return real.is_relative_to(workspace.resolve()) or view.shows(real)
+    own = (spec.workspace, *spec.read_only)
+    return view.shows(real) or any(real.is_relative_to(root.resolve()) for root in own)
 
 
-def _check_interpreter(program: str, place: Path, workspace: Path, view: View) -> None:
+def _check_interpreter(program: str, place: Path, spec: GuestSpec, view: View) -> None:
     """A script's first line names one, which has to be there too."""
     try:
         with place.open("rb") as file:
@@ -180,7 +181,7 @@ def _check_interpreter(program: str, place: Path, workspace: Path, view: View) -
     except OSError:  # it may be run, but not be read
         return
     words = first[2:].split() if first.startswith(b"#!") else []
-    if words and not _is_seen(workspace / os.fsdecode(words[0]), workspace, view):
+    if words and not _is_seen(spec.workspace / os.fsdecode(words[0]), spec, view):
         raise SpawnFailed(
             f"{program} names an interpreter in its first line that the sandbox of this machine does not have.",
             hint="Correct the line that begins with '#!', or name the interpreter in the command.",

@@ -108,6 +108,15 @@ def task_environment(
     }
 
 
+def in_environment(env: Mapping[str, str], folder: Path, programs: Path) -> dict[str, str]:
+    """The same in a virtual environment: its programs are found first, whatever PATH the job asked for."""
+    return {
+        **env,
+        "PATH": os.pathsep.join((str(programs), env.get("PATH") or os.defpath)),
+        "VIRTUAL_ENV": str(folder),
+    }
+
+
 def give_notice(workspace: Path) -> None:
     """Make the vacate file appear. The signal is to follow, so that the file is there when it comes."""
     # FileExistsError: it was given before. Others: the task removed the folder, or put a link there, and will hear the signal alone.

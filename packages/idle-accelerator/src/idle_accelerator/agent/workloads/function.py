@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Final, Literal
 
+import idle_accelerator
+from idle_accelerator.agent.environments import Held
 from idle_accelerator.agent.sandbox import (
     FIRST_INPUT_LIMIT_BYTES,
     Guest,
@@ -35,6 +37,7 @@ from idle_accelerator.errors import IdleError, TooLarge
 __all__ = ["Call", "FunctionHost", "HostDied", "Output", "Returned"]
 
 PROGRAM: Final = Path(__file__).with_name("function_guest.py")
+_IN_ENVIRONMENT: Final = Path(__file__).with_name("function_in_environment.py")
 _READ_BYTES: Final = 256 * 1024
 _WRITE_BYTES: Final = 64 * 1024
 _PIPE_END_S: Final = 2.0
@@ -102,6 +105,7 @@ class FunctionHost:
         grace_s: float,
         clean_cwd: bool = False,
         memory_bytes: int | None = None,
+        environment: Held | None = None,
         network: GuestNetwork | None = None,
         devices: tuple[Path, ...] = (),
     ) -> "FunctionHost":
@@ -110,6 +114,7 @@ class FunctionHost:
         ``env`` is complete (see ``contract.task_environment``); the job's identity in it is set from the arguments here.
         ``clean_cwd``: after each call, what it left in the workspace is removed, and what stood there at the start stays.
         ``memory_bytes``: no more for the process and what it starts; None is no limit. ``network``, ``devices``: see ``GuestSpec``.
+        ``environment``: by its Python, in the place of the agent's.
         Raises SpawnFailed, TooLarge, or OSError when the workspace takes no files.
         """
         setup = json.dumps({"results": results, "clean_cwd": clean_cwd}).encode()
@@ -120,7 +125,9 @@ class FunctionHost:
         try:
             guest = await sandbox.start_forked(
                 GuestSpec(
-                    argv=(sys.executable, "-I", str(PROGRAM)),
+                    argv=(sys.executable, "-I", str(PROGRAM))
+                    if environment is None
+                    else _within(environment),
                     workspace=workspace,
                     env={
                         **env,
@@ -133,6 +140,7 @@ class FunctionHost:
                     stderr="pipe",
                     first_input=b"".join(first) if fits else b"",
                     memory_bytes=memory_bytes,
+                    read_only=() if environment is None else environment.read_only,
                     network=network,
                     devices=devices,
                 )
@@ -311,6 +319,14 @@ class FunctionHost:
             batch.append(self._unsent.popleft())
             size += len(batch[-1])
         return batch[0] if len(batch) == 1 else b"".join(batch)
+
+
+def _within(environment: Held) -> tuple[str, ...]:
+    """The same program by the environment's Python, told where this program and cloudpickle lie, of which the environment knows nothing."""
+    import cloudpickle  # noqa: PLC0415  # agents without such jobs do not need it
+
+    lent = (Path(idle_accelerator.__file__).parent, Path(cloudpickle.__file__).parent)
+    return (str(environment.python), "-I", str(_IN_ENVIRONMENT), *map(str, lent))
 
 
 def _frame(kind: int, start: bytes, rest: bytes, *, field: str) -> list[bytes]:

@@ -34,6 +34,12 @@ def requirements_of(spec: JobSpec) -> Requirements:
         needed = needed.model_copy(update={"python": spec.workload.python})
     if spec.workload.kind == "wasm" and not needed.wasm:
         needed = needed.model_copy(update={"wasm": True})
+    environment = spec.environment
+    if environment is not None:
+        python = environment.python or needed.python
+        return needed.model_copy(update={"environment": environment.kind, "python": python})
+    if needed.environment is not None:
+        return needed.model_copy(update={"environment": None})
     return needed
 
 
