@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 READY_S = 120.0
-LIMIT_S = 20.0
+LIMIT_S = 6.0
+"""Twice as long as this agent takes an input for use (see quiet_agent.py): then it was missed."""
 GUEST = """
 import os, sys
 for _ in range(int(sys.argv[1]) - 1):
@@ -116,10 +117,13 @@ def rounds_of(
         time.sleep(0.7)  # longer than a look, so that it is armed
         began_s = time.perf_counter()
         use()
-        while not all(group.is_frozen() for group in groups):
+        while not (stand := all(group.is_frozen() for group in groups)):
             if time.perf_counter() - began_s > LIMIT_S:
-                sys.exit(f"guests run on; see {data_dir}.log")
+                break
             time.sleep(0.0002)
+        if not stand:
+            cost["missed"] = cost.get("missed", 0) + 1
+            continue
         took_ms.append((time.perf_counter() - began_s) * 1e3)
         until(
             lambda: (status := control.read_status(data_dir)) is not None and status.frozen == options.trees,
@@ -165,11 +169,11 @@ def measured(how: list[str], folder: Path, options: argparse.Namespace) -> dict[
         with Client(url) as client:
             client.submit([sys.executable, "-ISc", GUEST, str(options.each)], array=options.trees)
             took_ms, cost = rounds_of(agent, data_dir, use, options)
-    ordered = sorted(took_ms)
+    ordered = sorted(took_ms) or [float("inf")]
     return {
         "event_loop": next((word for word in how if word != "alone"), "idle"),
         "by": "agent alone" if "alone" in how else "watch",
-        "rounds": len(ordered),
+        "frozen": len(took_ms),
         "p50_ms": round(percentile(ordered, 0.5), 1),
         "p90_ms": round(percentile(ordered, 0.9), 1),
         "p99_ms": round(percentile(ordered, 0.99), 1),

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from pool_builders import command_spec
@@ -19,7 +20,7 @@ from idle_accelerator.errors import Conflict, NotFound, StorageFull, Unavailable
 from idle_accelerator.scheduler.store import Store, engines
 from idle_accelerator.scheduler.store import jobs as stored
 from idle_accelerator.scheduler.store.engines import writer_engine
-from idle_accelerator.scheduler.store.migrations import migrate
+from idle_accelerator.scheduler.store.migrations import alembic_config, migrate
 from idle_accelerator.scheduler.store.schema import jobs, metadata
 from idle_accelerator.wire.ids import from_random
 
@@ -177,6 +178,25 @@ def test_migrations_make_exactly_the_schema(tmp_path: Path) -> None:
         ).all()
     for name, sql in wanted:
         assert made[name].split("WHERE")[1:] == sql.split("WHERE")[1:], "partial indexes say the same"
+
+
+def test_a_store_of_the_first_shape_keeps_its_jobs(tmp_path: Path) -> None:
+    engine = writer_engine(tmp_path / "store.sqlite3")
+    with engine.begin() as connection:
+        command.upgrade(alembic_config(connection), "0001")
+        connection.execute(
+            text(
+                "INSERT INTO jobs (job_id, name, kind, summary, spec, requirements, priority, retries, state, submitted_at,"
+                " total, queued) VALUES ('j', '', 'command', 'true', '{}', '{}', 0, 0, 'QUEUED', 1.0, 1, 1)"
+            )
+        )
+        connection.execute(text("INSERT INTO tasks (job_seq, task_index, state) VALUES (1, 0, 'QUEUED')"))
+    with engine.begin() as connection:
+        migrate(connection)
+        row = connection.execute(select(jobs)).one()
+        assert (row.job_id, row.queued, row.has_saves) == ("j", 1, False)
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
 
 
 def test_a_migrated_store_opens_without_the_migration_tool(tmp_path: Path) -> None:

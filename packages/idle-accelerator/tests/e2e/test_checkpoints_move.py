@@ -170,6 +170,18 @@ def test_what_was_committed_just_before_the_owner_took_the_machine_back_is_not_l
     assert user.task(job, 0).attempts[0].state is AttemptState.VACATED
 
 
+def test_an_agent_that_is_stopped_sends_the_last_commit_first(
+    scheduler_process: SchedulerProcess, start_agent: StartAgent, user: UserClient
+) -> None:
+    agent = start_agent(scheduler_process.url, *LENT, "--grace", "0")
+    code = "commit(4, big=os.urandom(9_000_000))\nprint('up', flush=True)\ntime.sleep(600)"
+    job = user.submit(saving(code))
+    until(lambda: "up" in output(user, job), what="it has committed")
+    assert agent.stop() == 0
+    assert steps(user, job) == [4]
+    assert user.task(job, 0).attempts[0].state is AttemptState.VACATED
+
+
 def test_a_function_with_files_of_its_own_goes_on_elsewhere_too(
     scheduler_process: SchedulerProcess, start_agent: StartAgent, user: UserClient
 ) -> None:

@@ -1,5 +1,6 @@
 """What a newcomer runs first: each example, as its docstring says, on a real pool."""
 
+import importlib.util
 import math
 import os
 import re
@@ -171,3 +172,10 @@ def test_an_example_can_be_read_at_a_glance(path: Path) -> None:
     assert f".venv\\Scripts\\python examples\\{path.name}" in told
     assert "python3 run.py up" in told
     assert "python3 run.py idlectl lend --for 10m" in told
+
+
+def test_primes_are_counted_by_a_program_that_is_built_for_webassembly(run: Run) -> None:
+    if importlib.util.find_spec("ziglang") is None:
+        pytest.skip("zig builds the example's C program: pip install ziglang (100 MB)")
+    *_, last = run("primes.py").splitlines()
+    assert "1,031,130 primes" in last

@@ -67,6 +67,17 @@ def test_a_range_that_cannot_be_served_is_an_error_of_the_one_shape(
         assert response.headers["content-range"] == "bytes */300000"
 
 
+def test_who_asks_hears_which_blobs_are_missing(user: UserClient) -> None:
+    user.http.put(f"/v1/blobs/{DIGEST}", content=CONTENT)
+    others = [digest_of(b"one"), digest_of(b"two")]
+    asked = {"digests": [others[1], DIGEST, others[0], others[1]]}
+    assert user.http.post("/v1/blobs/missing", json=asked).json() == {"digests": [others[1], others[0]]}
+    for wrong in ({"digests": ["../secret"]}, {"digests": 1}, {}):
+        assert user.http.post("/v1/blobs/missing", json=wrong).status_code == 422
+    many = {"digests": [DIGEST] * 50_001}
+    assert user.http.post("/v1/blobs/missing", json=many).status_code == 422
+
+
 def test_an_empty_blob_is_a_blob(user: UserClient) -> None:
     address = f"/v1/blobs/{digest_of(b'')}"
     assert user.http.put(address, content=b"").status_code == 201

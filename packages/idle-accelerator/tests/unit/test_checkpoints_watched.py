@@ -287,7 +287,8 @@ async def test_an_end_that_has_time_is_hurried_when_the_machine_is_wanted(
     saves = Saves(cast("Any", StuckLine()), outbox, upload_bytes_per_s=None)
     watch = saves.begin(attempt(), task.workspace)
     task.commit(1)
-    ending = asyncio.create_task(watch.end(within_s=3600))
+    watch.hurry()  # a notice while the task runs: its time begins when it has ended
+    ending = asyncio.create_task(watch.end(within_s=3600, patiently=True))
     await asyncio.sleep(0.1)
     assert not ending.done()
     watch.hurry()
@@ -309,12 +310,28 @@ async def test_a_scheduler_that_is_away_counts_against_nobody_who_left_by_himsel
     line.before_piece = fail
     watch = saves.begin(attempt(), task.workspace)
     task.commit(1)
-    ending = asyncio.create_task(watch.end(within_s=0.05))
+    assert await asyncio.wait_for(watch.end(within_s=0.05), DEADLINE_S) is None, (
+        "who had to leave does not wait"
+    )
+    ending = asyncio.create_task(watch.end(within_s=0.05, patiently=True))
     await asyncio.sleep(0.3)
     assert not ending.done()
     is_away = False
     saved = await asyncio.wait_for(ending, DEADLINE_S)
     assert saved is not None
+    watch.stop()
+
+
+async def test_a_notice_long_before_the_end_takes_nothing_of_its_time(
+    task: SavingTask, saves: Saves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A grace may be longer than an upload may take."""
+    monkeypatch.setattr(module, "AFTER_NOTICE_S", 0.0)
+    monkeypatch.setattr(module, "LOOK_EVERY_S", 3600.0)
+    watch = saves.begin(attempt(), task.workspace)
+    watch.hurry()
+    task.commit(1)
+    assert await watch.end(within_s=DEADLINE_S) is not None
     watch.stop()
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -307,20 +308,28 @@ def test_workers_that_the_program_forked_can_be_ended_as_ever(
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     task.should_stop()
     fork = multiprocessing.get_context("fork")
-    worker = fork.Process(target=time.sleep, args=(DEADLINE_S,))
-    worker.start()
+    begun = fork.Semaphore(0)
+
+    def wait_until_told() -> None:
+        begun.release()
+        while not task.should_stop():
+            time.sleep(0.01)
+
+    def started() -> Any:
+        # Python forgets a signal that comes to a child before it has looked about.
+        worker = fork.Process(target=wait_until_told)
+        worker.start()
+        assert begun.acquire(timeout=DEADLINE_S)
+        return worker
+
+    worker = started()
     worker.terminate()
     worker.join(DEADLINE_S)
     assert worker.exitcode == -signal.SIGTERM
 
-    def until_told() -> None:
-        while not task.should_stop():
-            time.sleep(0.01)
-
+    worker = started()
     vacate.touch()
-    worker = fork.Process(target=until_told)
-    worker.start()
-    os.kill(worker.pid or 0, signal.SIGTERM)
+    worker.terminate()
     worker.join(DEADLINE_S)
     assert worker.exitcode == 0, "a notice, which the file goes before, lets it save"
 

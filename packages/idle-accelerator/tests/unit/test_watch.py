@@ -29,7 +29,8 @@ class Kernel:
         home.mkdir()
 
     def add(self, name: str, *, weighs: bool = True) -> Path:
-        folder = self.home / name
+        # Made aside, so that it is whole when it is seen, as the kernel's are.
+        folder = self.home.with_name(f"{self.home.name} {name}")
         folder.mkdir()
         if self.version == 1:
             (folder / "freezer.state").write_text("THAWED\n")
@@ -38,7 +39,7 @@ class Kernel:
             (folder / "cgroup.events").write_text("populated 1\nfrozen 0\n")
         if weighs:
             (folder / "cpu.idle").write_text("1")
-        return folder
+        return folder.rename(self.home / name)
 
     def obey(self) -> None:
         for folder in self.home.iterdir():

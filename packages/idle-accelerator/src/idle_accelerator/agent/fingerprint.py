@@ -12,6 +12,7 @@ from typing import Literal
 import psutil
 
 from idle_accelerator import __version__
+from idle_accelerator.agent.sandbox import wasm
 from idle_accelerator.errors import InvalidInput
 from idle_accelerator.wire.network import NO_OFFER, NetworkOffer
 from idle_accelerator.wire.nodes import Isolation, NodeFacts
@@ -58,6 +59,7 @@ def fingerprint(
         labels=dict(labels),
         sandbox_tier=isolation.tier,
         isolation=isolation,
+        wasm=_text(wasm.version()),
         network=network,
         agent_version=__version__,
         idleness=tuple(_text(sentence) for sentence in idleness),

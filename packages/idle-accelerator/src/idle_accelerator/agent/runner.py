@@ -21,8 +21,8 @@ from idle_accelerator.core.resources import demand, minus, times
 from idle_accelerator.wire.exchange import ExchangeAnswer, Order
 from idle_accelerator.wire.ids import AttemptRef
 from idle_accelerator.wire.isolation import RanUnder
-from idle_accelerator.wire.jobs import Function, JobSpec
-from idle_accelerator.wire.nodes import Offer
+from idle_accelerator.wire.jobs import Function, JobSpec, Wasm
+from idle_accelerator.wire.nodes import ONLY_WASM, Offer
 from idle_accelerator.wire.reasons import Reason, reason
 from idle_accelerator.wire.resources import Resources
 from idle_accelerator.wire.states import AttemptState
@@ -156,6 +156,9 @@ class Runner:
             )  # granted before the scheduler knew of it
             return
         workload = attempt.spec.workload
+        if self._shop.sandbox.tier == ONLY_WASM and not isinstance(workload, Wasm):
+            self._reject(attempt, reason("match.only_wasm"))  # granted to an earlier agent, as above
+            return
         if isinstance(workload, Function) and not attempt.spec.inputs and not attempt.spec.outputs:
             job = self.hand.jobs.get(attempt.ref.job_id)
             if job is None:

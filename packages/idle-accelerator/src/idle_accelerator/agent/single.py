@@ -21,13 +21,14 @@ from idle_accelerator.agent.output import StreamPump, cut
 from idle_accelerator.agent.outputs import caps_for, collect_outputs
 from idle_accelerator.agent.provisions import Provision, provide
 from idle_accelerator.agent.sandbox import Guest, GuestExit, GuestSpec, KillFailed, Sandbox, SpawnFailed
+from idle_accelerator.agent.workloads import wasm
 from idle_accelerator.agent.workloads.contract import give_notice, task_environment
 from idle_accelerator.agent.workloads.function import FunctionHost, HostDied, Output, Returned
 from idle_accelerator.agent.workspace import BlobCache, InputMissing, Workspaces
 from idle_accelerator.errors import IdleError, StorageFull, TooLarge, Unavailable
 from idle_accelerator.wire.checkpoints import GO_ON_ELSEWHERE
 from idle_accelerator.wire.exchange import AttemptReport, LogChunk
-from idle_accelerator.wire.jobs import Command, Function, JobSpec, Requirements
+from idle_accelerator.wire.jobs import Command, Function, JobSpec, Requirements, Wasm
 from idle_accelerator.wire.reasons import Reason, reason, render
 from idle_accelerator.wire.states import AttemptState
 from idle_sense import SenseError
@@ -192,6 +193,8 @@ class Single:
             self._provision = self._shop.provide(attempt.ref.job_id, attempt.spec.requirements)
             if isinstance(attempt.spec.workload, Command):
                 return await self._run_command(attempt.spec.workload)
+            if isinstance(attempt.spec.workload, Wasm):
+                return await self._run_wasm(attempt.spec.workload)
             return await self._run_function(attempt.spec.workload)
         except SpawnFailed as error:
             if error.missing_program is not None:
@@ -245,6 +248,25 @@ class Single:
                 devices=self._provision.devices,
             )
         )
+        return await self._follow(guest)
+
+    async def _run_wasm(self, workload: Wasm) -> AttemptReport:
+        workspace = self._required_workspace()
+        spec = self._attempt.spec
+        launch = wasm.launch(
+            workload,
+            spec.requirements,
+            workspace=workspace,
+            env=self._environment(workspace),
+            asked_env=spec.env,
+            timeout_s=spec.timeout_s,
+        )
+        guest = await self._shop.sandbox.start(launch.spec)
+        launch.tell(guest)
+        return await self._follow(guest)
+
+    async def _follow(self, guest: Guest) -> AttemptReport:
+        """A program with two outputs, from its start to its report."""
         self._begin(guest)
         pumps: list[StreamPump] = []
         if guest.stdout is not None:
@@ -282,6 +304,8 @@ class Single:
         why = why_killed(ended, attempt.spec) or reason(
             "task.exit_code", exit_code=ended.exit_code if ended.exit_code is not None else -1
         )
+        if isinstance(attempt.spec.workload, Wasm) and (trapped := wasm.end_reason(ended.exit_code)):
+            why = trapped
         kept = await self._with_outputs()
         return kept.model_copy(
             update={
@@ -301,7 +325,7 @@ class Single:
     async def _go_on_elsewhere(self, exit_code: int) -> AttemptReport:
         """It left because it wanted to. That is free for who has come further; else a task could go round for ever."""
         attempt, watch = self._attempt, self._watch
-        saved = None if watch is None else await watch.end(within_s=OWN_ACCORD_S)
+        saved = None if watch is None else await watch.end(within_s=OWN_ACCORD_S, patiently=True)
         if attempt.stale or attempt.cancelled:
             return self._left()
         if saved is not None:

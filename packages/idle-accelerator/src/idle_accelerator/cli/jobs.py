@@ -175,6 +175,7 @@ def needs(detail: "JobDetail") -> str:
     parts += [f"{wanted.gpus} GPU"] if wanted.gpus else []
     parts += [text for text in (wanted.os, wanted.arch) if text]
     parts += [f"Python {wanted.python}"] if wanted.python else []
+    parts += ["WebAssembly"] if detail.spec.workload.kind == "wasm" else []
     parts += [f"{name}={value}" for name, value in wanted.labels.items()]
     parts += [f"node {wanted.node}"] if wanted.node else []
     parts += ["an open network"] if wanted.network.open else []

@@ -96,7 +96,14 @@ def _show_node(view: "NodeView") -> None:
             ("network", str(facts.network)),
             ("isolation", _isolation(facts)),
             ("idle when", "\n".join(facts.idleness)),
-            ("software", f"agent {facts.agent_version}, Python {facts.python}"),
+            (
+                "software",
+                ", ".join(
+                    text
+                    for text in (f"agent {facts.agent_version}", f"Python {facts.python}", facts.wasm)
+                    if text
+                ),
+            ),
             ("joined", ago(view.enrolled_at)),
             ("seen", ago(view.last_seen_at)),
         )

@@ -39,8 +39,8 @@ def show_outcome(
     if len(results) > OUTPUTS_SHOWN:
         say(f"Output of {len(results) - OUTPUTS_SHOWN} more tasks: idlectl logs {short(handle.id)} --task N")
     failed = [result for result in results if result.state != "SUCCEEDED"]
-    _say_failures(handle, failed, headed=headed, is_command=view.kind == "command")
-    if view.kind == "command" and results and not failed and not headed:
+    _say_failures(handle, failed, headed=headed, is_command=view.kind != "function")
+    if view.kind != "function" and results and not failed and not headed:
         _copy(handle, results[0], "stderr")
     _say_what_is_missing(results)
     _fetch(handle, results, to, task)

@@ -25,11 +25,13 @@ _SYSTEMS = ("linux", "macos", "windows")
 
 def submit(
     command: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            metavar="COMMAND", help="The program and its arguments, after `--`. No shell is between."
+            metavar="COMMAND",
+            help="The program and its arguments, after `--`. No shell is between. A program that is a .wasm file runs as WebAssembly.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     input_: Annotated[
         list[str] | None,
         typer.Option(
@@ -58,6 +60,16 @@ def submit(
             rich_help_panel=_FILES,
         ),
     ] = True,
+    wasm: Annotated[
+        Path | None,
+        typer.Option(
+            "--wasm",
+            metavar="FILE",
+            help="Run this WebAssembly module (wasm32-wasip1); COMMAND is then its arguments.",
+            rich_help_panel=_FILES,
+            show_default=False,
+        ),
+    ] = None,
     array: Annotated[
         int, typer.Option("--array", metavar="N", help="N tasks; each finds its number in IDLE_TASK_INDEX.")
     ] = 1,
@@ -175,10 +187,15 @@ def submit(
             field="--to",
             hint="Add --wait, or fetch the files later: idlectl result JOB --to DIR",
         )
+    words = list(command or ())
+    if wasm is None:
+        wasm, words = module_named_by(words)
+        if not words and wasm is None:
+            raise MissingCommand("Missing argument 'COMMAND': give a program, or a module with --wasm.")
     reaches = _reaches(network, allow_host or ())
     inputs = input_files(input_ or ())
     if command_files:
-        named = files_named_by(command, taken=frozenset(inputs))
+        named = files_named_by(words, taken=frozenset(inputs))
         if named:
             say(
                 f"Sends {', '.join(map(line, sorted(named)))} too, as the command names it (not with --no-command-files)."
@@ -192,7 +209,8 @@ def submit(
     with open_client(scheduler, key) as client:
         with _errors_by_flag():
             handle = client.submit(
-                command,
+                words,
+                wasm=wasm,
                 name=name,
                 array=array,
                 env=variables,
@@ -251,7 +269,7 @@ _HINTS = {
     "labels": "Write --label name=value, in one line.",
     "isolation": "Give a line of a node's isolation, such as net, or a tier, such as bubblewrap.",
 }
-_OWN_NAMES = frozenset({"cpus", "memory", "disk", "gpus", "arch", "node", "retries", "priority"})
+_OWN_NAMES = frozenset({"cpus", "memory", "disk", "gpus", "arch", "node", "retries", "priority", "wasm"})
 _FLAGS = {
     "command": "COMMAND",
     "inputs": "--input",
@@ -273,6 +291,22 @@ def _errors_by_flag() -> Generator[None]:
             error.field = _FLAGS.get(name, f"--{name}") + place
             error.hint = _HINTS.get(name) or error.hint or "The flags are explained by: idlectl submit --help"
         raise
+
+
+class MissingCommand(typer.BadParameter):
+    """Neither a program nor a module."""
+
+    def format_message(self) -> str:
+        return self.message
+
+
+def module_named_by(words: list[str]) -> tuple[Path | None, list[str]]:
+    """The module that a command begins with, and its arguments; or none, and the command as it is."""
+    from idle_accelerator.sdk.modules import is_module  # noqa: PLC0415  # commands import what they need when they run
+
+    if words and words[0].endswith(".wasm") and is_module(Path(words[0])):
+        return Path(words[0]), words[1:]
+    return None, words
 
 
 def _say_next(handle: "JobHandle[Any]", *, outputs: bool) -> None:

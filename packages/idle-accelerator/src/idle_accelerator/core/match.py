@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from idle_accelerator.core.resources import demand, times
 from idle_accelerator.wire.jobs import Requirements
 from idle_accelerator.wire.network import NetworkOffer, NetworkWish
-from idle_accelerator.wire.nodes import ISOLATION_LINES, NodeFacts, Offer, holds
+from idle_accelerator.wire.nodes import ISOLATION_LINES, ONLY_WASM, NodeFacts, Offer, holds
 from idle_accelerator.wire.reasons import Reason, reason
 
 _HOSTS_LIMIT = 500
@@ -37,6 +37,10 @@ def lasting_mismatches(requirements: Requirements, facts: NodeFacts, *, node_id:
     ):
         if needed is not None and needed != offered:
             reasons.append(reason(code, needed=needed, offered=offered))
+    if requirements.wasm and not facts.wasm:
+        reasons.append(reason("match.wasm"))
+    if not requirements.wasm and facts.sandbox_tier == ONLY_WASM:
+        reasons.append(reason("match.only_wasm"))
     reasons += _isolation_mismatches(requirements, facts)
     reasons += _network(requirements.network, facts.network)
     for name, needed in requirements.labels.items():

@@ -14,6 +14,11 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any, Optional, cast
 
+if sys.version_info < (3, 9):  # noqa: UP036  # whatever Python a node has runs this
+    raise ImportError(
+        f"idle_accelerator.task needs Python 3.9; this is {sys.version.split()[0]}", name=__name__
+    )
+
 _FOLDER = os.path.basename(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH119, PTH120  # pathlib is slow to load
 _TASK = f"{__name__}.task"
 

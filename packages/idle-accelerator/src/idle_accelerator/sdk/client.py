@@ -95,12 +95,12 @@ class AsyncClient:
     async def submit(
         self, command: Sequence[str], *, array: int = 1, **options: Unpack[JobOptions]
     ) -> AsyncJobHandle[CommandResult]:
-        """Runs a command, in ``array`` tasks. When this returns, the job is on the scheduler's disk.
+        """Runs a command, or a WebAssembly module with these arguments (``wasm=``), in ``array`` tasks. When this returns, the job is on the scheduler's disk.
 
         All is checked before anything is sent; a file goes up once, however often it is used. Raises InvalidInput naming
         the argument that is wrong.
         """
-        if options.get("inputs"):
+        if options.get("inputs") or options.get("wasm"):
             draft = await asyncio.to_thread(command_draft, command, array=array, options=options)
         else:
             draft = command_draft(command, array=array, options=options)

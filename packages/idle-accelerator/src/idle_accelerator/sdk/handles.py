@@ -54,7 +54,7 @@ class JobFacts:
     """What a handle knows of its job without asking."""
 
     job_id: str
-    kind: Literal["command", "function"]
+    kind: Literal["command", "function", "wasm"]
     tasks: int
     dataclasses: Mapping[str, type] = field(default_factory=dict[str, type])
 
@@ -154,7 +154,7 @@ class AsyncJobHandle(Faced["JobHandle[T]"], Generic[T]):
 
     async def value(self, result: TaskResult) -> T:
         """What a task gave: the function's value, or a CommandResult. Raises as ``result`` does."""
-        if self._facts.kind == "command":
+        if self._facts.kind != "function":
             return cast("T", await self._command_result(result))
         return await self._session.reader.value(self.id, result, self._facts.dataclasses)
 

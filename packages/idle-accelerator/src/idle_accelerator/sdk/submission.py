@@ -11,8 +11,9 @@ from typing import Any, Literal, TypedDict, cast
 from pydantic import ValidationError
 
 from idle_accelerator.errors import InvalidInput, TooLarge
+from idle_accelerator.sdk import modules
 from idle_accelerator.wire.ids import MAX_TASKS
-from idle_accelerator.wire.jobs import MAX_INPUTS, Command, Function, JobSpec
+from idle_accelerator.wire.jobs import MAX_INPUTS, Function, JobSpec
 from idle_accelerator.wire.units import format_size, parse_duration, parse_size
 
 Inputs = Sequence[str | os.PathLike[str]] | Mapping[str, str | os.PathLike[str]]
@@ -53,6 +54,8 @@ class JobOptions(TypedDict, total=False):
     """Running time of one attempt: seconds, or text such as ``10m``."""
     priority: int
     """Higher goes first."""
+    wasm: str | Path | None
+    """A WebAssembly module (``wasm32-wasip1``) that runs instead of a program; the command is then its arguments."""
     results: Literal["data", "pickle"]
     """Of functions: plain data (wire.codec), or any object by pickle, which is opened from trusted nodes only."""
     progress: Progress | None
@@ -93,18 +96,43 @@ def command_draft(command: Sequence[str], *, array: int, options: JobOptions) ->
             hint='Write ["python3", "job.py"], or ["sh", "-c", "…"] for a line of shell.',
         )
     words = _words(command)
+    module = options.get("wasm")
+    if module is not None:
+        return _module_draft(module, words, array, options)
     if not words:
         raise InvalidInput("the command is empty.", field="command", hint=_HINTS["command"])
     return _draft({"kind": "command", "argv": words}, array, options)
 
 
+def _module_draft(
+    module: str | Path, arguments: tuple[object, ...], array: int, options: JobOptions
+) -> Draft:
+    path = modules.check_module(module)
+    files = local_files(options.get("inputs") or ())
+    name = modules.name_among([(file.path, file.local) for file in files], path)
+    if name is None:
+        files = (*files, *local_files([path]))
+        name = files[-1].path
+    return _draft({"kind": "wasm", "module": name, "arguments": arguments}, array, options, files)
+
+
 def function_draft(workload: Function, *, tasks: int, options: JobOptions) -> Draft:
+    if options.get("wasm") is not None:
+        raise InvalidInput(
+            "a Python function is no module.", field="wasm", hint="Use submit(arguments, wasm=…)."
+        )
     return _draft(workload, tasks, options)
 
 
-def _draft(workload: Function | dict[str, Any], tasks: int, options: JobOptions) -> Draft:
+def _draft(
+    workload: Function | dict[str, Any],
+    tasks: int,
+    options: JobOptions,
+    files: tuple[LocalFile, ...] | None = None,
+) -> Draft:
     _check_names(options)
-    files = local_files(options.get("inputs") or ())
+    if files is None:
+        files = local_files(options.get("inputs") or ())
     memory = _size(options.get("memory", 0), "memory")
     disk = _size(options.get("disk", 0), "disk")
     timeout_s = _seconds(options.get("timeout"))
@@ -147,7 +175,7 @@ def _draft(workload: Function | dict[str, Any], tasks: int, options: JobOptions)
     if size > SPEC_LIMIT_BYTES:
         raise TooLarge(
             f"the job's description is {format_size(size)}; at most {format_size(SPEC_LIMIT_BYTES)} are taken.",
-            field="command" if isinstance(spec.workload, Command) else "options",
+            field="options" if isinstance(spec.workload, Function) else "command",
             hint="Put long arguments and environment into an input file.",
         )
     return Draft(spec=spec, files=files)
@@ -278,6 +306,8 @@ def _seconds(given: Any) -> float | None:
 
 _FIELDS = {
     "argv": "command",
+    "arguments": "command",
+    "module": "wasm",
     "tasks": "array",
     "timeout_s": "timeout",
     "memory_bytes": "memory",
@@ -301,7 +331,11 @@ _HINTS = {
 
 def _mistake(error: ValidationError, files: Sequence[LocalFile]) -> InvalidInput:
     first = error.errors(include_url=False, include_context=False)[0]
-    parts = [part for part in first["loc"] if part not in ("workload", "command", "function", "requirements")]
+    parts = [
+        part
+        for part in first["loc"]
+        if part not in ("workload", "command", "function", "wasm", "requirements")
+    ]
     name = str(parts[0]) if parts else ("inputs" if files and not first["loc"] else "command")
     field = _FIELDS.get(name, name)
     place = next((part for part in parts[1:] if isinstance(part, int)), None)

@@ -68,6 +68,17 @@ class Function(WireModel):
     results: Literal["data", "pickle"] = "data"
 
 
+class Wasm(WireModel):
+    """A WebAssembly program for WASI preview 1 (``wasm32-wasip1``): a module that is one of the job's input files.
+
+    It sees the task's workspace as its whole file system, and has no network.
+    """
+
+    kind: Literal["wasm"] = "wasm"
+    module: WorkspacePath
+    arguments: tuple[Argument, ...] = Field(default=(), max_length=10_000, strict=False)
+
+
 class InputFile(WireModel):
     """A file that stands in the workspace before the task starts."""
 
@@ -87,6 +98,7 @@ class Requirements(WireModel):
     os: OS | None = None
     arch: Annotated[str, Field(max_length=50), AfterValidator(check_plain_text)] | None = None
     python: Annotated[str, Field(pattern=r"^3\.\d{1,3}$")] | None = None
+    wasm: bool = Field(default=False, description="Only nodes that run WebAssembly; set for such jobs.")
     labels: dict[Text, Text] = Field(default_factory=dict, max_length=100)
     node: Text | None = Field(default=None, description="Id or name of the only node that may run it.")
     isolation: tuple[Text, ...] = Field(
@@ -102,7 +114,7 @@ class Requirements(WireModel):
 class JobSpec(WireModel):
     """What a user submits."""
 
-    workload: Annotated[Command | Function, Field(discriminator="kind")]
+    workload: Annotated[Command | Function | Wasm, Field(discriminator="kind")]
     name: Text = ""
     tasks: int = Field(default=1, ge=1, le=MAX_TASKS)
     env: dict[EnvName, Argument] = Field(default_factory=dict, max_length=1000)
@@ -124,6 +136,8 @@ class JobSpec(WireModel):
             if item.path in seen:
                 raise ValueError(f"two input files have the path {item.path!r}")
             seen.add(item.path)
+        if isinstance(self.workload, Wasm) and self.workload.module not in seen:
+            raise ValueError(f"the module {self.workload.module!r} is none of the input files")
         return self
 
 
@@ -147,7 +161,7 @@ class JobView(WireModel):
 
     job_id: JobId
     name: str
-    kind: Literal["command", "function"]
+    kind: Literal["command", "function", "wasm"]
     summary: str = Field(description="The command line or the function's name, cut.")
     state: JobState
     priority: int

@@ -1,7 +1,7 @@
 """Nodes: how they enrol, what they are, what they lend."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,7 @@ from idle_accelerator.wire.texts import Text
 
 __all__ = [
     "ISOLATION_LINES",
+    "ONLY_WASM",
     "Enrolled",
     "Enrolment",
     "Isolation",
@@ -28,6 +29,8 @@ __all__ = [
     "holds",
 ]
 
+ONLY_WASM: Final = "wasm"
+"""The tier of a node that has no sandbox but WebAssembly, and takes nothing else."""
 Lending = Literal["available", "settling", "in_use", "paused", "lent", "draining", "offline"]
 """available: idle and lent · settling: idle, but not yet for long enough · in_use: its owner needs it · paused: by its
 owner's word · lent: by its owner's word or file, though in use · draining: takes nothing new · offline: the scheduler hears nothing."""
@@ -49,6 +52,9 @@ class NodeFacts(WireModel):
     )
     isolation: Isolation | None = Field(
         default=None, description="What the tier was found to hold; None from agents that do not say."
+    )
+    wasm: Text = Field(
+        default="", description="What runs WebAssembly there, such as 'wasmtime 50.0.1'; empty: nothing."
     )
     network: NetworkOffer = NO_OFFER
     agent_version: Text = ""

@@ -21,7 +21,7 @@ class AttemptState(StrEnum):
     FAILED = "FAILED"
     """The task's own fault. The only end that spends the retry budget."""
     VACATED = "VACATED"
-    """Left because the machine was needed. Costs nothing."""
+    """Left because the machine was needed, or of its own accord after saving a newer checkpoint. Costs nothing."""
     REJECTED = "REJECTED"
     """The agent could not take the lease after all. Costs nothing."""
     CANCELLED = "CANCELLED"

@@ -100,6 +100,7 @@ class Watch:
         self._sending: asyncio.Task[None] | None = None
         self._waits_for_scheduler = False
         self._deadline_s = math.inf
+        self._patient = False
         self._hurry = asyncio.Event()
         self._progress: Progress | None = None
         self.saved: Checkpoint | None = None
@@ -131,15 +132,19 @@ class Watch:
         elif seen.step < highest or seen.step == self._base:
             self._refuse(reason("checkpoint.not_newer", step=seen.step, known=highest))
 
-    async def end(self, *, within_s: float) -> Checkpoint | None:
-        """The task is dead: sends its newest checkpoint, if the time suffices. Returns the newest that the scheduler has of this attempt."""
-        self._deadline_s = min(self._deadline_s, time.monotonic() + within_s)
+    async def end(self, *, within_s: float, patiently: bool = False) -> Checkpoint | None:
+        """The task is dead: sends its newest checkpoint, if the time suffices. Returns the newest that the scheduler has of this attempt.
+
+        ``patiently``: time in which the scheduler does not answer is given as well, until somebody calls ``hurry``.
+        """
+        self._patient = patiently
+        self._deadline_s = time.monotonic() + within_s
         # Also what a round has just seen and not brought yet.
         self.take_in(await asyncio.to_thread(lambda: self._look.look(anew=True)))
         sending = self._sending
         while sending is not None and not sending.done():
             left_s = self._deadline_s - time.monotonic()
-            if left_s <= 0 and (self._hurry.is_set() or not self._waits_for_scheduler):
+            if left_s <= 0 and not (self._patient and self._waits_for_scheduler):
                 self.refused = reason("checkpoint.slow")
                 break
             hurry = asyncio.ensure_future(self._hurry.wait())
@@ -155,10 +160,11 @@ class Watch:
         return self.saved
 
     def hurry(self) -> None:
-        """The machine is wanted: an ``end`` that waits does so for AFTER_NOTICE_S at most from now. Harmless when repeated."""
-        if not self._hurry.is_set():
-            self._hurry.set()
+        """The machine is wanted: an ``end`` that waits patiently does so for AFTER_NOTICE_S at most from now."""
+        if self._patient:
+            self._patient = False
             self._deadline_s = min(self._deadline_s, time.monotonic() + AFTER_NOTICE_S)
+            self._hurry.set()
 
     def stop(self) -> None:
         """Nothing more is looked for or sent."""

@@ -7,6 +7,8 @@ from ctypes import Structure, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_
 from functools import cache
 from typing import Any, Final
 
+from idle_accelerator.agent.host import windows_calls as calls
+
 if sys.platform != "win32":
     raise ImportError("This file is for Windows.")
 
@@ -18,6 +20,7 @@ _JOB_ACCESS: Final = 0x4 | 0x8
 _ERROR_MORE_DATA: Final = 234
 _BASIC_ACCOUNTING: Final = 1
 _PROCESS_ID_LIST: Final = 3
+_UI_RESTRICTIONS: Final = 4
 _EXTENDED_LIMITS: Final = 9
 _LIMIT_PRIORITY_CLASS: Final = 0x20
 _LIMIT_DIE_ON_UNHANDLED_EXCEPTION: Final = 0x400
@@ -72,13 +75,29 @@ class Job:
         self._handle: int | None = handle
 
     @classmethod
-    def create(cls, name: str, *, nice: bool) -> "Job":
+    def create(
+        cls,
+        name: str,
+        *,
+        nice: bool,
+        memory_bytes: int | None = None,
+        processes: int | None = None,
+        locked: bool = False,
+    ) -> "Job":
+        """``memory_bytes``: all of it may commit no more, what wants more gets none. ``locked``: it reaches no window, no
+        clipboard and no setting of the desktop. Raises OSError."""
         handle = checked(kernel32().CreateJobObjectW(None, name))
         limits = _ExtendedLimits()
         flags = _LIMIT_KILL_ON_CLOSE | _LIMIT_DIE_ON_UNHANDLED_EXCEPTION
         if nice:
             flags |= _LIMIT_PRIORITY_CLASS
             limits.BasicLimitInformation.PriorityClass = subprocess.IDLE_PRIORITY_CLASS
+        if memory_bytes is not None:
+            flags |= calls.JOB_OBJECT_LIMIT_JOB_MEMORY
+            limits.JobMemoryLimit = memory_bytes
+        if processes is not None:
+            flags |= calls.JOB_OBJECT_LIMIT_ACTIVE_PROCESS
+            limits.BasicLimitInformation.ActiveProcessLimit = processes
         limits.BasicLimitInformation.LimitFlags = flags
         job = cls(handle)
         try:
@@ -87,6 +106,13 @@ class Job:
                     handle, _EXTENDED_LIMITS, ctypes.byref(limits), ctypes.sizeof(limits)
                 )
             )
+            if locked:
+                shut = calls.JOBOBJECT_BASIC_UI_RESTRICTIONS(UIRestrictionsClass=calls.JOB_OBJECT_UILIMIT_ALL)
+                checked(
+                    kernel32().SetInformationJobObject(
+                        handle, _UI_RESTRICTIONS, ctypes.byref(shut), ctypes.sizeof(shut)
+                    )
+                )
         except OSError:
             job.close()
             raise

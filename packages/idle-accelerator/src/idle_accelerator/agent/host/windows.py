@@ -15,11 +15,11 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ctypes import c_uint32
 from pathlib import Path
 from time import monotonic
-from typing import Final
+from typing import Any, Final, Protocol
 
 import psutil
 
@@ -58,9 +58,7 @@ _IO_PRIORITY: Final = 33
 class WindowsGuest:
     """A guest on Windows. See ``types.Guest`` for what each call promises."""
 
-    def __init__(
-        self, process: "subprocess.Popen[bytes]", handle: int, job: jobobject.Job, record: GuestRecord
-    ) -> None:
+    def __init__(self, process: "Process", handle: int, job: jobobject.Job, record: GuestRecord) -> None:
         self.pid: Final = process.pid
         self.record: Final = record
         self.job: Final = record.brand
@@ -157,14 +155,39 @@ class WindowsGuest:
         return ended
 
 
-async def spawn(launch: Launch) -> Guest:
-    """Start a program as a guest; it runs on return. Raises SpawnFailed."""
+class Process(Protocol):
+    """A started program, as ``subprocess.Popen`` is one."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def stdin(self) -> Any: ...
+    @property
+    def stdout(self) -> Any: ...
+    @property
+    def stderr(self) -> Any: ...
+    def wait(self) -> int: ...
+    def kill(self) -> None: ...
+
+
+Start = Callable[[Launch, Path], Process]
+"""Starts a program suspended, with pipes that the event loop can wait for. Raises OSError, ValueError."""
+
+
+async def spawn(launch: Launch, *, start: Start | None = None, locked: bool = False) -> Guest:
+    """Start a program as a guest; it runs on return. ``locked`` keeps it from the desktop. Raises SpawnFailed."""
     program = _find_program(launch)
     brand = f"idle-guest-{secrets.token_hex(16)}"
     job = None
     try:
-        job = jobobject.Job.create(brand, nice=launch.nice)
-        process = _start(launch, program)
+        job = jobobject.Job.create(
+            brand,
+            nice=launch.nice,
+            memory_bytes=launch.memory_bytes,
+            processes=launch.processes,
+            locked=locked,
+        )
+        process = (start or _start)(launch, program)
     except (OSError, ValueError) as error:
         if job is not None:
             job.close()
@@ -213,7 +236,6 @@ async def spawn(launch: Launch) -> Guest:
 
 def found_mechanisms() -> tuple[Mechanism, ...]:
     """See ``host.mechanisms``."""
-    unset = "Guests' job objects are given no limit of it."
     return (
         Mechanism(purpose="freeze", how="NtSuspendProcess for each process of the job object"),
         Mechanism(purpose="kill", how="TerminateJobObject"),
@@ -222,8 +244,8 @@ def found_mechanisms() -> tuple[Mechanism, ...]:
             purpose="share", how="", lacking="Guests have job objects of their own, and none that holds all."
         ),
         Mechanism(purpose="disk", how="IoPriorityVeryLow"),
-        Mechanism(purpose="memory", how="", lacking=unset),
-        Mechanism(purpose="processes", how="", lacking=unset),
+        Mechanism(purpose="memory", how="JobMemoryLimit of the job object"),
+        Mechanism(purpose="processes", how="ActiveProcessLimit of the job object"),
     )
 
 

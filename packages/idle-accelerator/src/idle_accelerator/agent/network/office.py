@@ -30,7 +30,8 @@ if sys.platform != "linux":
 _log = logging.getLogger(__name__)
 LINGER_S: Final = 30.0
 """The proxy stays for so long when no guest needs it."""
-OPEN_S: Final = 15.0
+OPEN_S: Final = 60.0
+"""The proxy works at the priority of guests: an owner who uses all processors lets it wait."""
 REFUSALS: Final = 20
 """Of one guest are told."""
 _MESSAGE_LIMIT: Final = 64 * 1024
@@ -197,7 +198,7 @@ class _Proxy:
         except (OSError, TimeoutError) as error:
             self.close(number)
             raise SpawnFailed(
-                f"Its way to the network could not be opened: {error or 'the proxy does not answer'}.",
+                f"Its way to the network could not be opened: {str(error) or 'the proxy does not answer'}.",
                 hint="See the agent's log.",
                 field=None,
             ) from error

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _NEEDED: Final = ("--disable-host-loopback", "--disable-dns", "--userns-path", "--netns-type")
 _ASK_S: Final = 5.0
-_READY_S: Final = 10.0
+_READY_S: Final = 60.0
 _INNER: Final = "10.0.2.0/24"
 _GATEWAY: Final = "10.0.2.2"
 """The second address of --cidr. It stands for this machine, to which --disable-host-loopback closes it."""
@@ -227,6 +227,8 @@ class OpenWay:
 
 
 def _command(net: int, user: int, ready: int) -> tuple[str, ...]:
+    # Of root it then keeps no right but one; it cannot do that to itself as an ordinary user, who has none to lose.
+    apart = ("--enable-sandbox",) if os.geteuid() == 0 else ()
     return (
         PROGRAM,
         "--configure",
@@ -235,6 +237,7 @@ def _command(net: int, user: int, ready: int) -> tuple[str, ...]:
         "--disable-host-loopback",
         "--disable-dns",
         "--enable-seccomp",
+        *apart,
         f"--ready-fd={ready}",
         *(() if is_own_user(user) else (f"--userns-path=/proc/self/fd/{user}",)),
         "--netns-type=path",

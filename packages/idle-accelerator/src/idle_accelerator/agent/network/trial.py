@@ -13,26 +13,33 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from idle_accelerator.agent.network import namespace
-from idle_accelerator.agent.network.office import Office
+from idle_accelerator.agent.network import namespace, office
 from idle_accelerator.agent.network.types import Way
-from idle_accelerator.agent.sandbox import Guest, GuestSpec, NoSandbox, Sandbox, SpawnFailed, probe
+from idle_accelerator.agent.sandbox import (
+    Guest,
+    GuestSpec,
+    NoSandbox,
+    Sandbox,
+    SpawnFailed,
+    bubblewrap,
+    probe,
+)
 from idle_accelerator.agent.sandbox.attempts import ATTEMPTS
-from idle_accelerator.agent.sandbox.bubblewrap import BubblewrapSandbox
 from idle_accelerator.agent.sandbox.types import Verified
 from idle_accelerator.wire.network import NetworkOffer, NetworkWish
 
 if sys.platform != "linux":
     raise ImportError("This file is for Linux.")
 
-LIMIT_S: Final = 60.0
+LIMIT_S: Final = 240.0
 _ASK: Final = f"""
 import socket, sys
 with socket.create_connection(("127.0.0.1", {namespace.PROXY_PORT}), timeout=30) as line:
     line.sendall(f"CONNECT {{sys.argv[1]}} HTTP/1.1\\r\\n\\r\\n".encode())
     print(line.recv(100).split()[1].decode())
 """
-_REFUSED: Final = b"403"
+_REFUSED: Final = (b"403", b"502")
+"""Refused; or, on a machine that does not know the name, not found."""
 _NAME: Final = "localhost"
 
 
@@ -61,7 +68,7 @@ def check(sandbox: Sandbox, lent: NetworkOffer, folder: Path) -> None:
 
     ``folder`` is the agent's own; nothing stays in it.
     """
-    if not isinstance(sandbox, BubblewrapSandbox):
+    if not isinstance(sandbox, bubblewrap.BubblewrapSandbox):
         return
     try:
         troubles = asyncio.run(_try(sandbox, lent, folder))
@@ -75,37 +82,43 @@ def check(sandbox: Sandbox, lent: NetworkOffer, folder: Path) -> None:
         )
 
 
-async def _try(sandbox: BubblewrapSandbox, lent: NetworkOffer, folder: Path) -> list[str]:
+async def _try(sandbox: bubblewrap.BubblewrapSandbox, lent: NetworkOffer, folder: Path) -> list[str]:
     wish = NetworkWish(open=True) if lent.kind == "open" else NetworkWish(hosts=("example.org",))
-    office = open_office(lent, folder)
+    opened = open_office(lent, folder)
     try:
         async with asyncio.timeout(LIMIT_S):
-            troubles = await _hostile(sandbox, office, wish, folder)
+            troubles = await _hostile(sandbox, opened, wish, folder)
             if not await _refuses_loopback(sandbox, folder):
                 troubles.append("the proxy leads to this machine's loopback")
     finally:
-        await office.close()
+        await opened.close()
         await sandbox.close()  # its helpers belong to this event loop, and the agent runs in another
     return troubles
 
 
-async def _hostile(sandbox: BubblewrapSandbox, office: Office, wish: NetworkWish, folder: Path) -> list[str]:
+async def _hostile(
+    sandbox: bubblewrap.BubblewrapSandbox, opened: office.Office, wish: NetworkWish, folder: Path
+) -> list[str]:
     seen = await probe.attempt_all(
-        Attached(sandbox, lambda: _way(office, wish)),
+        Attached(sandbox, lambda: _way(opened, wish)),
         folder,
         memory_files_bytes=sandbox.memory_files_bytes,
         passed_over=sandbox.shown,
     )
-    about_it = [attempt.name for attempt in ATTEMPTS if attempt.field == "net"]
-    return [f"{name} works ({seen[name].detail})" for name in about_it if seen[name].outcome == "works"]
+    about_it = {attempt.name for attempt in ATTEMPTS if attempt.field == "net"}
+    return [
+        f"{name} works ({found.detail})"
+        for name, found in seen.items()
+        if name in about_it and found.outcome == "works"
+    ]
 
 
-async def _refuses_loopback(sandbox: BubblewrapSandbox, folder: Path) -> bool:
+async def _refuses_loopback(sandbox: bubblewrap.BubblewrapSandbox, folder: Path) -> bool:
     with socket.create_server(("127.0.0.1", 0)) as bait, tempfile.TemporaryDirectory(dir=folder) as name:
         host = f"{_NAME}:{bait.getsockname()[1]}"
-        office = open_office(NetworkOffer(kind="proxy", hosts=(host,)), folder)
+        opened = open_office(NetworkOffer(kind="proxy", hosts=(host,)), folder)
         try:
-            guest = await Attached(sandbox, lambda: _way(office, NetworkWish(hosts=(host,)))).start(
+            guest = await Attached(sandbox, lambda: _way(opened, NetworkWish(hosts=(host,)))).start(
                 GuestSpec(
                     argv=(sys.executable, "-I", "-c", _ASK, host),
                     workspace=Path(name),
@@ -118,12 +131,12 @@ async def _refuses_loopback(sandbox: BubblewrapSandbox, folder: Path) -> bool:
             finally:
                 await asyncio.shield(guest.kill())
         finally:
-            await office.close()
-    return said.strip() == _REFUSED
+            await opened.close()
+    return said.strip() in _REFUSED
 
 
-def open_office(lent: NetworkOffer, folder: Path) -> Office:
-    return Office(
+def open_office(lent: NetworkOffer, folder: Path) -> office.Office:
+    return office.Office(
         lent,
         folder=folder,
         bytes_per_s=None,
@@ -133,8 +146,8 @@ def open_office(lent: NetworkOffer, folder: Path) -> Office:
     )
 
 
-def _way(office: Office, wish: NetworkWish) -> Way:
-    way = office.way_for(wish, job="trial")
+def _way(opened: office.Office, wish: NetworkWish) -> Way:
+    way = opened.way_for(wish, job="trial")
     if way is None:
         raise ValueError("a guest got no way to the network")
     return way

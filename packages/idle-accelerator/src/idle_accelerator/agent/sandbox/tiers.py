@@ -75,8 +75,40 @@ else:
     _bubblewrap = _landlock = _container = _elsewhere
 
 
+def _wasm(data_dir: Path, _image: str | None) -> Found:
+    from idle_accelerator.agent.sandbox import wasm_trial  # noqa: PLC0415  # only who asks for it needs it
+
+    return wasm_trial.find(data_dir)
+
+
+if sys.platform == "darwin":
+
+    def _seatbelt(data_dir: Path, _image: str | None) -> Found:
+        from idle_accelerator.agent.sandbox import seatbelt  # noqa: PLC0415  # as above
+
+        return seatbelt.find(data_dir)
+
+else:
+    _seatbelt = _elsewhere
+
+if sys.platform == "win32":
+
+    def _appcontainer(data_dir: Path, _image: str | None) -> Found:
+        from idle_accelerator.agent.sandbox import appcontainer  # noqa: PLC0415  # as above
+
+        return appcontainer.find(data_dir)
+
+else:
+    _appcontainer = _elsewhere
+
+
 TIERS: Final = (
     Tier(name="bubblewrap", platforms=("linux",), automatic=True, find=_bubblewrap),
     Tier(name="container", platforms=("linux",), automatic=False, find=_container),
     Tier(name="landlock", platforms=("linux",), automatic=False, find=_landlock),
+    # Not automatic: no machine of theirs has tried them yet.
+    Tier(name="seatbelt", platforms=("darwin",), automatic=False, find=_seatbelt),
+    Tier(name="appcontainer", platforms=("win32",), automatic=False, find=_appcontainer),
+    # Not automatic: it takes WebAssembly alone, which whoever starts an agent has to know.
+    Tier(name="wasm", platforms=("linux", "darwin", "win32"), automatic=False, find=_wasm),
 )

@@ -42,7 +42,7 @@ __all__ = [
 
 
 TRUST: Final = (
-    "or name another way: --sandbox container where you have podman, --sandbox landlock where you trust who submits by name,"
+    "or name another way: --sandbox wasm to take WebAssembly alone, --sandbox container where you have podman, --sandbox landlock where you trust who submits by name,"
     " --sandbox process where you trust everybody who has the pool's key"
 )
 """The end of every hint of NoSandbox."""

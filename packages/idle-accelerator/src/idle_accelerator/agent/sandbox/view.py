@@ -78,8 +78,8 @@ def of_this_machine(hidden: Path | None) -> View:
             links.append((str(path.readlink()), name))
         elif path.is_dir():
             shown.append(path)
-    for path in _python():
-        if not _shows_too_much(path) and not any(path.is_relative_to(root) for root in shown):
+    for path in of_python():
+        if not any(path.is_relative_to(root) for root in shown):
             shown.append(path)
     links.extend(
         (str(link.readlink()), str(link))
@@ -93,6 +93,11 @@ def of_this_machine(hidden: Path | None) -> View:
         settings=settings,
         hidden=None if hidden is None else hidden.resolve(),
     )
+
+
+def of_python() -> Iterator[Path]:
+    """Where the Python lies that runs this program, and what it has installed; some more than once."""
+    return (path for path in _python() if not _shows_too_much(path))
 
 
 def _python() -> Iterator[Path]:

@@ -64,7 +64,12 @@ def load_reason(stored: str | None) -> ReasonView | None:
 def summary(spec: JobSpec) -> str:
     """One printable line that tells a person which job this is."""
     workload = spec.workload
-    line = " ".join(workload.argv) if workload.kind == "command" else f"{workload.name or 'function'}()"
+    if workload.kind == "command":
+        line = " ".join(workload.argv)
+    elif workload.kind == "wasm":
+        line = " ".join((workload.module, *workload.arguments))
+    else:
+        line = f"{workload.name or 'function'}()"
     line = "".join(letter if is_plain(letter) else "·" for letter in line)
     return line if len(line) <= SUMMARY_LENGTH else line[: SUMMARY_LENGTH - 1] + "…"
 

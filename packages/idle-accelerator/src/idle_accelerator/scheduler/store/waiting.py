@@ -28,10 +28,12 @@ _WAITING = (
 
 
 def requirements_of(spec: JobSpec) -> Requirements:
-    """What a node must have to run the job; a function also needs the Python that pickled it."""
+    """What a node must have to run the job; a function also needs the Python that pickled it, a module what runs it."""
     needed = spec.requirements
     if spec.workload.kind == "function" and needed.python is None:
         needed = needed.model_copy(update={"python": spec.workload.python})
+    if spec.workload.kind == "wasm" and not needed.wasm:
+        needed = needed.model_copy(update={"wasm": True})
     return needed
 
 

@@ -92,10 +92,13 @@ def cancel_button(view: JobView) -> None:
 def submitted(spec: JobSpec) -> None:
     """The spec. Values of environment variables stay hidden: people put secrets there."""
     with st.expander(say("job.spec")):
-        if spec.workload.kind == "command":
-            st.code(
-                plain.block(shlex.join(spec.workload.argv), _COMMAND_LIMIT), language=None, wrap_lines=True
+        if spec.workload.kind != "function":
+            words = (
+                spec.workload.argv
+                if spec.workload.kind == "command"
+                else (spec.workload.module, *spec.workload.arguments)
             )
+            st.code(plain.block(shlex.join(words), _COMMAND_LIMIT), language=None, wrap_lines=True)
         else:
             st.text(
                 f"{say('job.function')}: {plain.line(spec.workload.name)} · Python {spec.workload.python}"
