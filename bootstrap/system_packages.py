@@ -98,6 +98,8 @@ FOR_TESTS = (
         programs=("bwrap",),
         serves="work of strangers in a sandbox",
     ),
+    SystemPackage(apt_name="podman", programs=("podman",), serves="work of strangers in containers"),
+    SystemPackage(apt_name="crun", programs=("crun",), serves="work of strangers in containers"),
     SystemPackage(
         apt_name="slirp4netns",
         programs=("slirp4netns",),

@@ -390,7 +390,13 @@ def pids_outside(guest: Guest) -> dict[int, int]:
     if sys.platform != "linux":
         return {}
     found: dict[int, int] = {}
-    for process in (psutil.Process(guest.pid), *psutil.Process(guest.pid).children(recursive=True)):
+    roots = {guest.pid}
+    if guest.record.group:  # what has left its parent, such as a container's monitor
+        with contextlib.suppress(OSError):
+            listed = Path(guest.record.group, "cgroup.procs").read_text(encoding="ascii")
+            roots |= {int(pid) for pid in listed.split()}
+    every = {psutil.Process(pid) for pid in roots if psutil.pid_exists(pid)}
+    for process in every | {child for each in every for child in each.children(recursive=True)}:
         with contextlib.suppress(OSError):
             lines = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8").splitlines()
             inside = next(line for line in lines if line.startswith("NSpid:")).split()[-1]

@@ -62,6 +62,7 @@ async def test_a_guest_has_the_tools_that_ordinary_programs_need(tmp_path: Path)
     script = (
         "set -e; mkdir a; touch a/b; mv a/b c; ln c d; ln -s c e; cat /proc/meminfo | head -1 >/dev/null; echo x > /dev/null;"
         f" {sys.executable} -c 'import asyncio, subprocess; asyncio.run(asyncio.sleep(0));"
+        " import cloudpickle, idle_accelerator.agent.workloads.frames;"
         ' print(subprocess.check_output(["echo", "ran"]))\'; echo done > /dev/stdout'
     )
     guest = await sandbox.start(

@@ -14,7 +14,7 @@ import ctypes
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -203,12 +203,20 @@ class LandlockSandbox:
         if self._forker is not None:
             await self._forker.close()
 
+    def _in_place(self) -> Iterator[Path]:
+        """Folders of packages that are installed in place: Python finds none in a folder whose names it cannot list."""
+        for path in self._view.shown:
+            folder = path.parent
+            if (path / "__init__.py").exists() and not Path.home().is_relative_to(folder):
+                yield folder
+
     def _plan(self, spec: GuestSpec) -> dict[str, object]:
         """What ``starter`` reads."""
         files = EVERYTHING | (_DEVICE_REQUESTS if self.version >= _DEVICES_SINCE else 0)
         rules = (
             (READING, [str(path) for path in self._view.shown]),
             (_READ | _LIST, [*(str(path) for path in self._view.settings), *_ACCOUNTS, *_MACHINE]),
+            (_LIST, [str(path) for path in self._in_place()]),
             (_READ | _WRITE, _DEVICES),
             (files & ~_SPECIAL_FILES & ~_DEVICE_REQUESTS, [str(spec.workspace)]),
         )
