@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
-from sandbox_guests import alive, bubblewrap, environment, eventually
+from sandbox_guests import alive, bubblewrap, environment, eventually, sandbox_of
 from wheel_index import PASSWORD, Link, WheelIndex, serve, source, uv_or_skip, wheel
 from workload_hosts import Starter, call, until_death
 
@@ -109,9 +109,9 @@ async def run(sandbox: Sandbox, held: Held, workspace: Path, *argv: str) -> tupl
     return (await guest.wait()).exit_code, said.decode(), complained.decode()
 
 
-@pytest.fixture(params=["process", "bubblewrap"])
-async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
-    chosen = bubblewrap() if request.param == "bubblewrap" else open_sandbox()
+@pytest.fixture(params=["process", "bubblewrap", "landlock", "container"])
+async def sandbox(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Sandbox]:
+    chosen = sandbox_of(request.param, tmp_path)
     yield chosen
     await chosen.close()
 

@@ -71,6 +71,16 @@ def allows(forms: list[Form], operation: str, path: str) -> bool:
     return verdict
 
 
+def test_what_is_lent_out_of_the_agents_folder_may_be_read_and_run_but_not_changed() -> None:
+    lent = DATA / "environments" / "made" / "x"
+    forms = made(lent=(lent,))
+    for operation in ("file-read-data", "process-exec", "file-map-executable"):
+        assert allows(forms, operation, f"{lent}/bin/python")
+        assert not allows(made(), operation, f"{lent}/bin/python")
+        assert not allows(forms, operation, f"{DATA}/identity.json")
+    assert not allows(forms, "file-write-data", f"{lent}/bin/python")
+
+
 def test_all_is_denied_before_anything_is_allowed() -> None:
     assert made()[:2] == [["version", "1"], ["deny", "default"]]
 

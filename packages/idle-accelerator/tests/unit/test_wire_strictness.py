@@ -254,3 +254,18 @@ def test_ids_are_of_one_form(random_bytes: bytes) -> None:
         assert len(made) == 17
         assert made[0] == letter
         assert set(made[1:]) <= set("abcdefghijklmnopqrstuvwxyz234567")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("requirements", {"network": {"hosts": ["pypi.org"]}}, "has no network"),
+        ("environment", {"requirements": "six==1.17.0"}, "runs without Python"),
+    ],
+)
+def test_a_module_is_not_promised_what_it_cannot_have(field: str, value: object, said: str) -> None:
+    module = {"path": "app.wasm", "digest": "a" * 64, "size_bytes": 1}
+    plain = {"workload": {"kind": "wasm", "module": "app.wasm"}, "inputs": [module]}
+    assert JobSpec.model_validate_json(json.dumps(plain)).workload.kind == "wasm"
+    with pytest.raises(ValidationError, match=said):
+        JobSpec.model_validate_json(json.dumps({**plain, field: value}))

@@ -18,7 +18,13 @@ from idle_accelerator.agent import control, taking_up
 from idle_accelerator.agent.checkpoints.saves import DEFAULT_UPLOAD_BYTES_PER_S, Saves
 from idle_accelerator.agent.consent import Consent, agree
 from idle_accelerator.agent.control import AgentStatus, OwnerWord
-from idle_accelerator.agent.environments import EnvironmentLimits, open_environments
+from idle_accelerator.agent.environments import (
+    DEFAULT_KEPT_BYTES,
+    DEFAULT_SIZE_BYTES,
+    DEFAULT_TIME_S,
+    EnvironmentLimits,
+    open_environments,
+)
 from idle_accelerator.agent.fingerprint import fingerprint
 from idle_accelerator.agent.journal import Journal
 from idle_accelerator.agent.link import Link
@@ -86,7 +92,11 @@ class AgentConfig:
     """Of checkpoints, all together; 0 is no limit, and none holds for a scheduler on this machine."""
     vacate_after_s: float = DEFAULT_VACATE_AFTER_S
     grace_s: float = DEFAULT_GRACE_S
-    environments: EnvironmentLimits = field(default_factory=EnvironmentLimits)
+    environments_kept_bytes: int = DEFAULT_KEPT_BYTES
+    """All environments of tasks and what they are made of; 0: none are made."""
+    environment_size_bytes: int = DEFAULT_SIZE_BYTES
+    environment_time_s: float = DEFAULT_TIME_S
+    """Making one."""
     gpus: int | str | None = None
     """How many graphics cards; or 'all', 'none', or which, such as '0,2'. None: all where guests are plain processes, else none."""
     present_cpus: float = 0.0
@@ -400,7 +410,11 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen, consent: Con
         _log.info("isolation: %s", sentence)
     environments = open_environments(
         config.data_dir / "environments",
-        limits=config.environments,
+        limits=EnvironmentLimits(
+            kept_bytes=config.environments_kept_bytes,
+            size_bytes=config.environment_size_bytes,
+            time_s=config.environment_time_s,
+        ),
         sandbox=open_sandbox(),
         unlocked=sandbox.tier == "process" and is_own_pool(config.scheduler_url),
     )

@@ -99,13 +99,6 @@ def _size(value: object, field: str) -> int:
     return parse_size(value, field=field)
 
 
-def _rate(value: object, field: str) -> float:
-    hint = 'Write it as "2M/s": bytes in a second.'
-    if not isinstance(value, str) or not value.strip().endswith("/s"):
-        raise refused(f"{value!r} is no rate.", field=field, hint=hint)
-    return float(parse_size(value.strip().removesuffix("/s"), field=field))
-
-
 def _number(value: object, field: str) -> float:
     if (
         isinstance(value, bool)
@@ -208,7 +201,6 @@ URL: Final = Kind(read=lambda value, field: check_url(_text(value, field), field
 DURATION: Final = Kind(read=_duration, show=format_duration)
 SIZE: Final = Kind(read=_size, show=format_size)
 SOME_SIZE: Final = Kind(read=_some_size, show=format_size)
-RATE: Final = Kind(read=_rate, show=lambda value: f"{format_size(value)}/s")
 CORES: Final = Kind(read=_number, show=lambda value: f"{value:g}")
 SOME_CORES: Final = Kind(read=_some, show=CORES.show)
 COUNT: Final = Kind(read=_count)
@@ -367,6 +359,27 @@ SETTINGS: Final = (
         kind=SOME_SIZE,
         flag="--network-rate",
         meaning="what each may move a second through the proxy",
+    ),
+    Setting(
+        key="environments.keep",
+        field="environments_kept_bytes",
+        kind=SIZE,
+        flag="--environments",
+        meaning="disk for the packages that tasks ask for, kept for the next time; 0 installs none",
+    ),
+    Setting(
+        key="environments.size",
+        field="environment_size_bytes",
+        kind=SOME_SIZE,
+        flag="--environment-size",
+        meaning="most that the packages of one task may take",
+    ),
+    Setting(
+        key="environments.time",
+        field="environment_time_s",
+        kind=DURATION,
+        flag="--environment-time",
+        meaning="longest that installing them may take",
     ),
     Setting(
         key="hours.lend",

@@ -71,32 +71,35 @@ def agent(
         ),
     ] = None,
     environments: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--environments",
             metavar="SIZE",
             help="Disk for the packages that tasks ask for, kept for the next time; 0 installs none.",
             rich_help_panel=_LENDING,
+            show_default="10G",
         ),
-    ] = "10G",
+    ] = None,
     environment_size: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--environment-size",
             metavar="SIZE",
             help="Most that the packages of one task may take.",
             rich_help_panel=_LENDING,
+            show_default="8G",
         ),
-    ] = "8G",
+    ] = None,
     environment_time: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--environment-time",
             metavar="DURATION",
             help="Longest that installing them may take.",
             rich_help_panel=_LENDING,
+            show_default="15m",
         ),
-    ] = "15m",
+    ] = None,
     network: Annotated[
         str | None,
         typer.Option(
@@ -231,17 +234,20 @@ def agent(
         "name": name,
         "policy": None if policy is None else check_policy(policy),
         "share.cpus": cpus,
-        "share.memory": None if memory is None else parse_size(memory, field="--memory"),
-        "share.disk": None if disk is None else parse_size(disk, field="--disk"),
+        "share.memory": _size(memory, flag="--memory"),
+        "share.disk": _size(disk, flag="--disk"),
         "share.gpus": gpus,
         "network.lend": network,
         "network.allow": tuple(allow_host) if allow_host else None,
         "network.rate": _rate(network_rate),
+        "environments.keep": _size(environments, flag="--environments"),
+        "environments.size": _size(environment_size, flag="--environment-size"),
+        "environments.time": _duration(environment_time, flag="--environment-time"),
         "labels": pairs(label, flag="--label", example="room=12") or None,
         "sandbox": sandbox,
         "container_image": container_image,
         "lend_for": _duration(lend_for, flag="--lend-for"),
-        "upload_limit": None if upload_limit is None else parse_size(upload_limit, field="--upload-limit"),
+        "upload_limit": _size(upload_limit, flag="--upload-limit"),
         "vacate_after": _duration(vacate_after, flag="--vacate-after"),
         "grace": _duration(grace, flag="--grace"),
         "input_idle": _duration(input_idle, flag="--input-idle"),
@@ -252,7 +258,6 @@ def agent(
     terms = _owner_file(owner_file, directory, given)
 
     from idle_accelerator.agent.app import AgentConfig, run_agent  # noqa: PLC0415  # 0.5 s of imports
-    from idle_accelerator.agent.environments import EnvironmentLimits  # noqa: PLC0415  # as above
     from idle_accelerator.agent.sandbox import choice  # noqa: PLC0415  # as above
 
     said: dict[str, Any] = terms.values()
@@ -267,11 +272,6 @@ def agent(
         data_dir=directory,
         key=place.key,
         pool_pid=pool_pid,
-        environments=EnvironmentLimits(
-            kept_bytes=parse_size(environments, field="--environments"),
-            size_bytes=parse_size(environment_size, field="--environment-size"),
-            time_s=parse_duration(environment_time, field="--environment-time"),
-        ),
         owner_file=terms,
         **said,
     )
@@ -307,6 +307,10 @@ def _rate(text: str | None) -> float | None:
             "must be more than nothing.", field="--network-rate", hint="To lend none: --network off"
         )
     return rate
+
+
+def _size(text: str | None, *, flag: str) -> int | None:
+    return None if text is None else parse_size(text, field=flag)
 
 
 def _duration(text: str | None, *, flag: str) -> float | None:

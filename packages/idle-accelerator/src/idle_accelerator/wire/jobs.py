@@ -156,6 +156,15 @@ class JobSpec(WireModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _a_module_has_its_workspace_alone(self) -> Self:
+        if isinstance(self.workload, Wasm):
+            if self.requirements.network != NO_NETWORK:
+                raise ValueError("a WebAssembly module has no network: leave out 'requirements.network'")
+            if self.environment is not None:
+                raise ValueError("a WebAssembly module runs without Python: leave out 'environment'")
+        return self
+
 
 class JobAccepted(WireModel):
     """The job is on disk."""

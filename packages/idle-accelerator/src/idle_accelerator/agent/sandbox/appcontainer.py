@@ -64,6 +64,8 @@ class AppContainerSandbox:
             ) from error
         try:
             lowbox.grant(spec.workspace, container.sid, lowbox.CHANGE)
+            for folder in spec.read_only:
+                lowbox.grant(folder, lowbox.capability(lowbox.CAPABILITY), lowbox.READ)
             guest = await windows.spawn(
                 host.Launch(
                     argv=spec.argv,

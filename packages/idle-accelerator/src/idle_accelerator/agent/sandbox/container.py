@@ -221,6 +221,8 @@ class ContainerSandbox:
             yield from ("--volume", f"{_plain(path)}:{path}:ro")
         if self._view.shows(self._data_dir.resolve()):
             yield from ("--tmpfs", f"{self._data_dir.resolve()}:ro,size=4k")
+        for path in spec.read_only:
+            yield from ("--volume", f"{_plain(path)}:{path}:ro")
         yield from (
             "--volume",
             f"{_plain(plan)}:{_PLAN}:ro",

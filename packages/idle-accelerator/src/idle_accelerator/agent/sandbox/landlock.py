@@ -163,7 +163,8 @@ class LandlockSandbox:
             if self.user is not None:
                 guest_user.hand_over(spec.workspace, self.user)
                 if self._view.hidden is not None:
-                    guest_user.let_pass(spec.workspace.resolve(), self._view.hidden, self.user)
+                    for folder in (spec.workspace, *spec.read_only):
+                        guest_user.let_pass(folder.resolve(), self._view.hidden, self.user)
             plan = os.memfd_create("guest", os.MFD_CLOEXEC)
         except OSError as error:
             raise SpawnFailed(
@@ -214,7 +215,7 @@ class LandlockSandbox:
         """What ``starter`` reads."""
         files = EVERYTHING | (_DEVICE_REQUESTS if self.version >= _DEVICES_SINCE else 0)
         rules = (
-            (READING, [str(path) for path in self._view.shown]),
+            (READING, [str(path) for path in (*self._view.shown, *spec.read_only)]),
             (_READ | _LIST, [*(str(path) for path in self._view.settings), *_ACCOUNTS, *_MACHINE]),
             (_LIST, [str(path) for path in self._in_place()]),
             (_READ | _WRITE, _DEVICES),

@@ -50,7 +50,12 @@ class SeatbeltSandbox:
             )
         seen = (*map(Path, ("/bin", "/usr/bin", "/usr/libexec", "/System/Library")), *self._shown)
         view.check_program(spec, view.View(shown=seen, links=(), settings=(), hidden=self._hidden))
-        text = profile(workspace=spec.workspace.resolve(), shown=self._shown, hidden=self._hidden)
+        text = profile(
+            workspace=spec.workspace.resolve(),
+            shown=self._shown,
+            lent=[path.resolve() for path in spec.read_only],
+            hidden=self._hidden,
+        )
         # The shell is under the profile already; it sets limits that the owner's processes are not to have.
         argv = (str(PROGRAM), "-p", text, "--", "/bin/sh", "-c", _LIMITS, "sh", *spec.argv)
         return await host.spawn(

@@ -4,7 +4,7 @@ The language is Apple's and not documented; what its words mean is known from pr
 those of browsers and build systems. Of several rules that match, the last one counts. Paths are matched after links are resolved.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -91,15 +91,17 @@ def quoted(path: str) -> str:
     return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def profile(*, workspace: Path, shown: Iterable[Path], hidden: Path | None) -> str:
-    """All of it. ``shown`` may be read and run, ``hidden`` may not though it lies there; paths have to be resolved.
+def profile(*, workspace: Path, shown: Iterable[Path], lent: Sequence[Path] = (), hidden: Path | None) -> str:
+    """All of it. ``shown`` may be read and run, ``hidden`` may not though it lies there, but for ``lent``; paths have to be resolved.
 
     Raises SpawnFailed.
     """
-    return "\n".join(_rules(workspace, tuple(shown), hidden)) + "\n"
+    return "\n".join(_rules(workspace, tuple(shown), tuple(lent), hidden)) + "\n"
 
 
-def _rules(workspace: Path, shown: tuple[Path, ...], hidden: Path | None) -> Iterator[str]:
+def _rules(
+    workspace: Path, shown: tuple[Path, ...], lent: tuple[Path, ...], hidden: Path | None
+) -> Iterator[str]:
     places = [str(path) for path in (*map(Path, _SYSTEM), *shown)]
     readable = _each("subpath", (*places, *_SETTINGS))
     runnable = _each("subpath", places)
@@ -111,7 +113,7 @@ def _rules(workspace: Path, shown: tuple[Path, ...], hidden: Path | None) -> Ite
     yield f'(allow sysctl-read (sysctl-name-prefix "hw.") {_each("sysctl-name", _SYSCTLS)})'
     yield f"(allow mach-lookup {_each('global-name', [_USER_NAMES])})"
     yield "(allow ipc-posix-sem)"
-    yield f"(allow file-read-metadata {_each('literal', _ways_to(workspace, shown))})"
+    yield f"(allow file-read-metadata {_each('literal', _ways_to(workspace, (*shown, *lent)))})"
     # The dynamic linker looks into the root directory itself.
     yield f"(allow file-read* {_each('literal', ['/', *_DEVICES])})"
     yield f"(allow file-write-data {_each('literal', _DEVICES)})"
@@ -119,7 +121,9 @@ def _rules(workspace: Path, shown: tuple[Path, ...], hidden: Path | None) -> Ite
     yield f"(allow process-exec* file-map-executable {runnable})"
     if hidden is not None:
         yield f"(deny file-read* process-exec* file-map-executable {_each('subpath', [str(hidden)])})"
-        yield f"(allow file-read-metadata {_each('literal', _ways_to(workspace, ()))})"
+        yield f"(allow file-read-metadata {_each('literal', _ways_to(workspace, lent))})"
+    if lent:
+        yield f"(allow file-read* process-exec* file-map-executable {_each('subpath', map(str, lent))})"
     yield f"(allow file-read* file-write* process-exec* file-map-executable {own})"
     yield "(deny file-write-setugid)"
     yield f"(deny process-exec* {_each('literal', _PRIVILEGED)})"
