@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from sandbox_guests import bubblewrap, environment, eventually
+from sandbox_guests import PATIENCE_S, bubblewrap, environment, eventually
 
 from idle_accelerator.agent.sandbox import (
     Guest,
@@ -365,7 +365,8 @@ async def test_a_module_is_not_ended_by_the_notice_and_finds_the_file_that_says_
     assert await guest.stdout.readline() == b"up\n"
     give_notice(workspace)
     guest.notify_vacate()
-    assert (await guest.wait()).exit_code == 85
+    async with asyncio.timeout(PATIENCE_S):
+        assert (await guest.wait()).exit_code == 85
 
 
 async def test_more_arguments_than_fit_into_a_pipe_arrive(sandbox: Sandbox, workspace: Path) -> None:

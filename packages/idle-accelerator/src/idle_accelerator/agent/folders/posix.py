@@ -39,7 +39,12 @@ class PosixFolder:
         return FileIO(open_below(self.descriptor, path, _FILE), "rb")
 
     def create(self, path: str) -> None:
-        os.close(open_below(self.descriptor, path, _NEW, 0o600))
+        descriptor = open_below(self.descriptor, path, _NEW, 0o600)
+        try:
+            # Guests may be another user than the agent, and the agent's own umask says nothing of them.
+            os.fchmod(descriptor, 0o644)
+        finally:
+            os.close(descriptor)
 
     def unlink(self, path: str) -> None:
         *parents, name = parts_of(path)
