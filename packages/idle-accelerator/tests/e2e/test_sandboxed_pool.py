@@ -218,3 +218,22 @@ def test_roots_guests_are_somebody_else_to_the_machine(client: Client, user: Use
                 owners.add(process.uids().real)
     client.job(sleeping).cancel()
     assert owners == {int(os.environ["IDLE_GUEST_USER"])}
+
+
+def test_an_agent_that_enrolled_by_a_key_stays_in_its_sandbox_when_it_is_started_without(
+    start_scheduler: Callable[..., SchedulerProcess],
+    start_agent: Callable[..., AgentProcess],
+    tmp_path: Path,
+) -> None:
+    bubblewrap()
+    scheduler = start_scheduler(host="0.0.0.0")  # that is what it is about
+    lend = ("--policy", "server", "--lend-for", "1h")
+    first = start_agent(scheduler.url, *lend, "--key", scheduler.key)
+    assert first.stop() == 0
+    first.log_path.write_text("")
+    again = AgentProcess(scheduler.url, first.data_dir, *lend, state_dir=tmp_path / "state")
+    try:
+        again.start()
+        assert "tier bubblewrap" in again.log()
+    finally:
+        again.close()

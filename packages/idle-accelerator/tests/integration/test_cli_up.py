@@ -11,6 +11,7 @@ import time
 
 import psutil
 import pytest
+from sandbox_guests import bubblewrap
 
 LINUX = pytest.mark.skipif(
     sys.platform != "linux", reason="the kernel's signal at a parent's death is Linux's"
@@ -106,11 +107,25 @@ def test_the_owners_earlier_word_holds_again_after_the_self_check(start_up, free
 
 
 def test_beyond_loopback_the_join_command_carries_the_key(start_up, free_port, tmp_path):
-    status, out = start_up(free_port, "--check", "--host", "0.0.0.0").finish()
+    status, out = start_up(free_port, "--check", "--host", "0.0.0.0", "--sandbox", "process").finish()
     assert status == 0, out
     key = (tmp_path / "pool/scheduler/scheduler.key").read_text().strip()
     assert f":{free_port} --key {key}" in out.split("join", 1)[1]
     assert key not in (tmp_path / "pool/logs/agent.log").read_text()
+
+
+def test_beyond_loopback_its_own_machine_runs_work_in_a_sandbox_too_and_again_plainly_when_it_is_closed(
+    start_up, free_port, tmp_path
+):
+    bubblewrap()
+    log = tmp_path / "pool/logs/agent.log"
+    status, out = start_up(free_port, "--check", "--host", "0.0.0.0").finish()
+    assert status == 0, out
+    assert "tier bubblewrap" in log.read_text()
+    assert "tier process" not in log.read_text()
+    status, out = start_up(free_port, "--check").finish()
+    assert status == 0, out
+    assert "tier process" in log.read_text()
 
 
 @POSIX

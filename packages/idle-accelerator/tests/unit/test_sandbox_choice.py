@@ -59,6 +59,15 @@ def test_any_other_scheduler_is_not(url: str, tmp_path: Path, monkeypatch: pytes
     assert choice.choose("auto", scheduler_url=url, data_dir=tmp_path) == "the strongest"
 
 
+def test_a_pool_on_this_machine_that_took_a_key_is_not_ones_own_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "strongest", lambda _: "the strongest")
+    url = "http://127.0.0.1:8000"
+    assert choice.choose("auto", scheduler_url=url, data_dir=tmp_path, keyed=True) == "the strongest"
+    assert choice.choose("process", scheduler_url=url, data_dir=tmp_path, keyed=True) != "the strongest"
+
+
 def test_plain_processes_for_strangers_are_taken_at_the_owners_word_alone(tmp_path: Path) -> None:
     chosen = choice.choose("process", scheduler_url=FAR, data_dir=tmp_path)
     assert chosen.sandbox.tier == "process"

@@ -134,6 +134,7 @@ def run_agent(config: AgentConfig) -> int:
             config.sandbox,
             scheduler_url=config.scheduler_url,
             data_dir=config.data_dir,
+            keyed=_is_keyed(config),
             container_image=config.container_image,
         )
         consent = agree(
@@ -287,7 +288,10 @@ class _Agent:
                     async with asyncio.timeout(pause_s):
                         await self._stop.wait()
             else:
-                control.write_json(path, {"scheduler_url": self._link.url, **known.model_dump()})
+                keyed = self._config.key is not None
+                control.write_json(
+                    path, {"scheduler_url": self._link.url, "keyed": keyed, **known.model_dump()}
+                )
         if known is not None:
             await self._link.use_token(known.token)
             self._identity = known
@@ -416,7 +420,7 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen, consent: Con
             time_s=config.environment_time_s,
         ),
         sandbox=open_sandbox(),
-        unlocked=sandbox.tier == "process" and is_own_pool(config.scheduler_url),
+        unlocked=sandbox.tier == "process" and is_own_pool(config.scheduler_url, keyed=_is_keyed(config)),
     )
     if environments is not None:
         facts = facts.model_copy(update={"environments": environments.facts})
@@ -474,11 +478,23 @@ async def _run(config: AgentConfig, policy: Policy, chosen: Chosen, consent: Con
         await link.close()
 
 
+def _is_keyed(config: AgentConfig) -> bool:
+    """Whether the pool has a key: it is given, or was when this agent enrolled. ``idlectl up`` gives it whenever there is one."""
+    if config.key is not None or config.pool_pid is not None:
+        return config.key is not None
+    try:
+        values = json.loads((config.data_dir / IDENTITY_FILE).read_text(encoding="utf-8"))
+        return values["scheduler_url"] == config.scheduler_url and bool(values.get("keyed"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _read_identity(path: Path, url: str) -> Enrolled | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values.pop("scheduler_url") != url:
             return None
+        values.pop("keyed", None)
         return Enrolled.model_validate(values)
     except (OSError, ValueError, KeyError, AttributeError):
         return None

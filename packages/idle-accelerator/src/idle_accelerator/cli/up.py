@@ -43,6 +43,8 @@ class Plan:
     web_port: int | None
     policy: str | None
     """None: as the owner's file says."""
+    sandbox: str | None
+    """As above."""
 
     @property
     def url(self) -> str:
@@ -85,6 +87,15 @@ def up(
         ),
     ] = "127.0.0.1",
     policy: PolicyFlag = None,
+    sandbox: Annotated[
+        str | None,
+        typer.Option(
+            "--sandbox",
+            metavar="NAME",
+            help="Of this machine's own agent, as in idlectl agent. With --host others' work runs here too, so it is in a sandbox.",
+            show_default="auto",
+        ),
+    ] = None,
 ) -> int:
     """Start scheduler, agent and web page on this machine, and send a task through all of it."""
     from idle_accelerator import settings  # noqa: PLC0415  # imported when needed
@@ -100,7 +111,12 @@ def up(
         daemons.check_extra("streamlit", extra="web")
     directory = daemons.make_data_dir(data_dir or settings.data_dir())
     plan = Plan(
-        data_dir=directory, host=host, port=port, web_port=None if no_web else web_port, policy=policy
+        data_dir=directory,
+        host=host,
+        port=port,
+        web_port=None if no_web else web_port,
+        policy=policy,
+        sandbox=sandbox,
     )
     with StopWish() as wish, _the_only_one(plan):
         try:
@@ -226,6 +242,7 @@ def _start(plan: Plan, children: Children, wish: StopWish) -> "Connection":
         [
             *("agent", "--scheduler", plan.url, "--data-dir", str(plan.agent_dir)),
             *(() if plan.policy is None else ("--policy", plan.policy)),
+            *(() if plan.sandbox is None else ("--sandbox", plan.sandbox)),
         ],
         patience_s=_PATIENCE_S["agent"],
         env=secret,

@@ -41,15 +41,20 @@ def check(text: str) -> Choice:
 
 
 def choose(
-    choice: Choice, *, scheduler_url: str, data_dir: Path, container_image: str | None = None
+    choice: Choice,
+    *,
+    scheduler_url: str,
+    data_dir: Path,
+    keyed: bool = False,
+    container_image: str | None = None,
 ) -> Chosen:
-    """The agent's sandbox. Blocks for about a second where it has to be tried; call it before the event loop runs.
+    """The agent's sandbox. ``keyed`` as in ``is_own_pool``. Blocks for about a second where it has to be tried; call it before the event loop runs.
 
     Raises NoSandbox where what is asked for does not hold here: an agent of somebody else's pool then does not start.
     """
-    if choice == "process" or (choice == "auto" and is_own_pool(scheduler_url)):
+    if choice == "process" or (choice == "auto" and is_own_pool(scheduler_url, keyed=keyed)):
         why = (
-            "the scheduler is on this machine, so its pool is your own"
+            "the scheduler is on this machine and takes no key, so its pool is your own"
             if choice == "auto"
             else "you asked for it: you trust everybody who has the pool's key"
         )
@@ -64,8 +69,11 @@ def choose(
     return strongest(data_dir)
 
 
-def is_own_pool(scheduler_url: str) -> bool:
-    """Whether the scheduler is reached by the loopback."""
+def is_own_pool(scheduler_url: str, *, keyed: bool) -> bool:
+    """Whether the scheduler is reached by the loopback, and nobody else can reach it. ``keyed``: it took a key, so others have it too, for
+    one that listens on the loopback alone has none."""
+    if keyed:
+        return False
     name = (urlsplit(scheduler_url).hostname or "").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
