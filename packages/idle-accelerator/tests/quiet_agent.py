@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from idle_accelerator.agent import app
-from idle_accelerator.agent.app import AgentConfig
+from idle_accelerator.agent import app, config
+from idle_accelerator.agent.config import AgentConfig
 from idle_accelerator.agent.owner_file import OwnerFile
 from idle_accelerator.agent.session import Session
 from idle_accelerator.agent.watcher import Watcher
@@ -67,7 +67,7 @@ async def hold(kind: str) -> None:
 
 def main(url: str, data_dir: str, *options: str) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-    app._POLICIES["desktop"] = policy
+    config._POLICIES["desktop"] = policy
     holding = next((option for option in options if option in ("busy", "pieces")), None)
     run = Session.run
 

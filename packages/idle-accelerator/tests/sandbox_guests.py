@@ -197,7 +197,8 @@ def bubblewrap() -> Sandbox:
             pytest.fail(f"bwrap works on this machine, and the tier does not: {why}")
         pytest.skip(why)
     from idle_accelerator.agent.sandbox import guest_user
-    from idle_accelerator.agent.sandbox.bubblewrap import PROGRAM, BubblewrapSandbox
+    from idle_accelerator.agent.sandbox.bubblewrap import BubblewrapSandbox
+    from idle_accelerator.agent.sandbox.inside import PROGRAM
 
     return BubblewrapSandbox(
         Path(str(shutil.which(PROGRAM))), _said_by_bwrap("--help"), user=guest_user.find()

@@ -7,7 +7,7 @@ from pool_builders import GIB, JOB_ID, command_spec, requirements
 
 from idle_accelerator.agent.availability import Availability
 from idle_accelerator.agent.runner import Limits, Runner
-from idle_accelerator.agent.single import Trouble
+from idle_accelerator.agent.workshop import Trouble
 from idle_accelerator.core.reclaim import OwnerState
 from idle_accelerator.wire.exchange import ExchangeAnswer, Grant
 from idle_accelerator.wire.reasons import reason

@@ -21,8 +21,8 @@ from idle_accelerator.agent import wiping, workspace
 from idle_accelerator.agent.availability import Availability
 from idle_accelerator.agent.folders import openat2
 from idle_accelerator.agent.runner import Limits, Runner
-from idle_accelerator.agent.single import Trouble
 from idle_accelerator.agent.wiping import Wiping
+from idle_accelerator.agent.workshop import Trouble
 from idle_accelerator.agent.workspace import Workspaces
 from idle_accelerator.core.reclaim import OwnerState
 from idle_accelerator.wire.reasons import Reason, reason, render
@@ -255,7 +255,7 @@ from pathlib import Path
 from idle_accelerator.agent.folders import openat2
 from idle_accelerator.agent.availability import Availability
 from idle_accelerator.agent.runner import Limits, Runner
-from idle_accelerator.agent.single import Trouble
+from idle_accelerator.agent.workshop import Trouble
 from idle_accelerator.agent.wiping import Wiping
 if {way!r} == "components":
     openat2.is_available = lambda: False

@@ -8,7 +8,7 @@ import pytest
 
 from idle_accelerator.agent.journal import Journal
 from idle_accelerator.agent.sandbox import Guest, GuestRecord
-from idle_accelerator.agent.single import Workshop
+from idle_accelerator.agent.workshop import Workshop
 from idle_sense import SenseError
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from idle_accelerator.agent import terms
-from idle_accelerator.agent.app import AgentConfig
+from idle_accelerator.agent.config import AgentConfig
 from idle_accelerator.agent.owner_file import OwnerFile
 from idle_accelerator.agent.taking_up import defaults_of, rules_of
 from idle_accelerator.cli import main

@@ -8,20 +8,17 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
 from idle_accelerator import locks
 from idle_accelerator.agent import control, taking_up
-from idle_accelerator.agent.checkpoints.saves import DEFAULT_UPLOAD_BYTES_PER_S, Saves
+from idle_accelerator.agent.checkpoints.saves import Saves
+from idle_accelerator.agent.config import AgentConfig, policy_of
 from idle_accelerator.agent.consent import Consent, agree
 from idle_accelerator.agent.control import AgentStatus, OwnerWord
 from idle_accelerator.agent.environments import (
-    DEFAULT_KEPT_BYTES,
-    DEFAULT_SIZE_BYTES,
-    DEFAULT_TIME_S,
     EnvironmentLimits,
     open_environments,
 )
@@ -30,22 +27,19 @@ from idle_accelerator.agent.journal import Journal
 from idle_accelerator.agent.link import Link
 from idle_accelerator.agent.outbox import Outbox
 from idle_accelerator.agent.owner import OwnerWatch
-from idle_accelerator.agent.owner_file import OwnerFile
 from idle_accelerator.agent.runner import Runner
 from idle_accelerator.agent.sandbox import kill_leftovers, open_sandbox
-from idle_accelerator.agent.sandbox.choice import Choice, Chosen, choose, is_own_pool
+from idle_accelerator.agent.sandbox.choice import Chosen, choose, is_own_pool
 from idle_accelerator.agent.session import UNKNOWN_NODE, Session
-from idle_accelerator.agent.single import Workshop
 from idle_accelerator.agent.watcher import Stopped, Watcher
+from idle_accelerator.agent.workshop import Workshop
 from idle_accelerator.agent.workspace import BlobCache, Workspaces
-from idle_accelerator.core.reclaim import DEFAULT_GRACE_S, DEFAULT_VACATE_AFTER_S
-from idle_accelerator.errors import Conflict, InvalidInput, Unavailable
+from idle_accelerator.errors import Conflict, Unavailable
 from idle_accelerator.wire.isolation import Isolation, RanUnder
 from idle_accelerator.wire.nodes import Enrolled, NodeFacts, Offer
 from idle_accelerator.wire.reasons import reason, render
-from idle_sense import InvalidPolicy, Monitor, Policy
+from idle_sense import Monitor, Policy
 from idle_sense.history import History
-from idle_sense.quiet_hours import QuietHours
 
 _log = logging.getLogger(__name__)
 IDENTITY_FILE = "identity.json"
@@ -54,63 +48,6 @@ STATUS_AT_LEAST_EVERY_S = 10.0
 _ENROL_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 ISOLATION_EVERY_S = 3600.0
 """How often is looked whether what the sandbox rests on has changed; some milliseconds each."""
-_POLICIES = {"desktop": Policy.desktop, "server": Policy.server, "lab": Policy.lab}
-
-
-@dataclass(frozen=True, kw_only=True)
-class AgentConfig:
-    """How an owner lends this machine. None means: as much as is polite."""
-
-    scheduler_url: str
-    data_dir: Path
-    key: str | None = None
-    """The scheduler's key, for enrolment only; the node then has a token of its own."""
-    name: str | None = None
-    policy: str = "desktop"
-    """'desktop', 'server' (no owner at the keyboard) or 'lab'."""
-    input_idle_s: float | None = None
-    """How long without input until the machine counts as idle; the policy's own value if None."""
-    cpus: float | None = None
-    memory_bytes: int | None = None
-    disk_bytes: int | None = None
-    labels: Mapping[str, str] = field(default_factory=dict[str, str])
-    lend_for_s: float | None = None
-    """Lend by the owner's word for so long, from the start on."""
-    pool_pid: int | None = None
-    """A process whose tree belongs to the pool, such as ``idlectl up`` with its scheduler: its load is not the owner's."""
-    network: str = "off"
-    """What guests in a sandbox may reach: 'off', 'proxy' (``allow_hosts``) or 'open'."""
-    allow_hosts: tuple[str, ...] = ()
-    """As ``wire.hosts.lent_host`` reads them."""
-    network_bytes_per_s: float | None = None
-    """Each guest's, through the proxy. None: as much as there is."""
-    sandbox: Choice = "auto"
-    """'auto': plain processes for a scheduler on this machine, and for any other the strongest tier that holds."""
-    container_image: str | None = None
-    """For the tier 'container'; None for an empty one that shows the system's programs."""
-    upload_bytes_per_s: float = DEFAULT_UPLOAD_BYTES_PER_S
-    """Of checkpoints, all together; 0 is no limit, and none holds for a scheduler on this machine."""
-    vacate_after_s: float = DEFAULT_VACATE_AFTER_S
-    grace_s: float = DEFAULT_GRACE_S
-    environments_kept_bytes: int = DEFAULT_KEPT_BYTES
-    """All environments of tasks and what they are made of; 0: none are made."""
-    environment_size_bytes: int = DEFAULT_SIZE_BYTES
-    environment_time_s: float = DEFAULT_TIME_S
-    """Making one."""
-    gpus: int | str | None = None
-    """How many graphics cards; or 'all', 'none', or which, such as '0,2'. None: all where guests are plain processes, else none."""
-    present_cpus: float = 0.0
-    """What may run on while somebody uses the machine; 0: nothing."""
-    present_memory_bytes: int | None = None
-    present_gpus: int = 0
-    present_during: tuple[str, ...] = ()
-    """What of ``terms.DURING`` does not end that."""
-    hours: tuple[QuietHours, ...] = ()
-    """When lending is allowed; empty: always."""
-    on_battery: str = "vacate"
-    """One of ``terms.ON_BATTERY``."""
-    owner_file: OwnerFile | None = field(default=None, compare=False)
-    """Where the terms come from, for changes while the agent runs; None: nowhere."""
 
 
 def run_agent(config: AgentConfig) -> int:
@@ -119,7 +56,7 @@ def run_agent(config: AgentConfig) -> int:
     Raises InvalidInput for settings that cannot be, Conflict when another agent has the data directory, NoSandbox when
     this machine cannot keep guests apart from its owner as the settings ask, Unauthorized when the scheduler refuses the key.
     """
-    policy = _policy_of(config)
+    policy = policy_of(config)
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = locks.take(config.data_dir / control.LOCK_FILE)
     if lock is None:
@@ -149,27 +86,6 @@ def run_agent(config: AgentConfig) -> int:
     finally:
         lock.close()
     return 0
-
-
-def _policy_of(config: AgentConfig) -> Policy:
-    make = _POLICIES.get(config.policy)
-    if make is None:
-        raise InvalidInput(
-            f"there is no policy {config.policy!r}.",
-            field="--policy",
-            hint=f"Use one of: {', '.join(_POLICIES)}.",
-        )
-    policy = make()
-    if config.on_battery == "lend":
-        policy = replace(policy, lend_on_battery=True)
-    if config.input_idle_s is not None:
-        try:
-            policy = replace(policy, input_idle_s=config.input_idle_s)
-        except InvalidPolicy as error:
-            raise InvalidInput(
-                f"{error}", field="--input-idle", hint="For example: --input-idle 5m."
-            ) from error
-    return policy
 
 
 class _Agent:
@@ -208,7 +124,7 @@ class _Agent:
         runner.ran_under = _stamp(self._chosen.isolation)
         runner.most_memory_bytes = self._chosen.isolation.most_memory_bytes
         self._owner.on_change = lambda: self._reconsider(runner)
-        terms = taking_up.TakingUp(self._config, self._owner, runner, self._facts.resources, _policy_of)
+        terms = taking_up.TakingUp(self._config, self._owner, runner, self._facts.resources, policy_of)
         self._owner.look_for_terms = terms.look
         helpers = [
             asyncio.create_task(self._owner.watch(), name="owner"),

@@ -10,12 +10,14 @@ from typing import Any
 
 from idle_accelerator.agent.attempts import Attempt
 from idle_accelerator.agent.availability import Availability
+from idle_accelerator.agent.ends import ended_by_us, kill_guest
 from idle_accelerator.agent.guard import Guard
 from idle_accelerator.agent.hand import Hand
 from idle_accelerator.agent.sandbox import FreezeFailed, Guest
-from idle_accelerator.agent.single import Single, Workshop, ended_by_us, kill_guest
+from idle_accelerator.agent.single import Single
 from idle_accelerator.agent.slots import LINGER_S, FunctionJob
 from idle_accelerator.agent.watcher import Stopped, Watcher
+from idle_accelerator.agent.workshop import Workshop
 from idle_accelerator.core.reclaim import Action, Instruction, next_deadline_s, reclaim
 from idle_accelerator.core.resources import demand, minus, times
 from idle_accelerator.wire.exchange import ExchangeAnswer, Order

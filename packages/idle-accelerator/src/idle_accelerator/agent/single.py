@@ -4,120 +4,40 @@ import asyncio
 import errno
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 from idle_accelerator.agent.attempts import Attempt, RunClock
-from idle_accelerator.agent.checkpoints.saves import AFTER_NOTICE_S, OWN_ACCORD_S, Saves, Watch
-from idle_accelerator.agent.devices import Devices
-from idle_accelerator.agent.environments import EnvironmentRefused, Environments, EnvironmentTrouble, Held
+from idle_accelerator.agent.checkpoints.saves import AFTER_NOTICE_S, OWN_ACCORD_S, Watch
+from idle_accelerator.agent.ends import (
+    death_reason,
+    ended_by_us,
+    exit_status,
+    kill_guest,
+    patiently,
+    why_killed,
+)
+from idle_accelerator.agent.environments import EnvironmentRefused, EnvironmentTrouble, Held
 from idle_accelerator.agent.functions import FunctionCode, outcome_of
-from idle_accelerator.agent.journal import Journal
-from idle_accelerator.agent.link import Link
-from idle_accelerator.agent.network.types import Ways
-from idle_accelerator.agent.outbox import Outbox
 from idle_accelerator.agent.output import StreamPump, cut
 from idle_accelerator.agent.outputs import caps_for, collect_outputs
-from idle_accelerator.agent.provisions import Provision, provide
-from idle_accelerator.agent.sandbox import Guest, GuestExit, GuestSpec, KillFailed, Sandbox, SpawnFailed
+from idle_accelerator.agent.provisions import Provision
+from idle_accelerator.agent.sandbox import Guest, GuestExit, GuestSpec, KillFailed, SpawnFailed
 from idle_accelerator.agent.workloads import wasm
 from idle_accelerator.agent.workloads.contract import give_notice, in_environment, task_environment
 from idle_accelerator.agent.workloads.function import FunctionHost, HostDied, Output, Returned
-from idle_accelerator.agent.workspace import BlobCache, InputMissing, Workspaces
-from idle_accelerator.errors import IdleError, StorageFull, TooLarge, Unavailable
+from idle_accelerator.agent.workshop import Workshop, held_for
+from idle_accelerator.agent.workspace import InputMissing
+from idle_accelerator.errors import IdleError, StorageFull, TooLarge
 from idle_accelerator.wire.checkpoints import GO_ON_ELSEWHERE
 from idle_accelerator.wire.exchange import AttemptReport, LogChunk
-from idle_accelerator.wire.jobs import Command, Function, JobSpec, Requirements, Wasm
-from idle_accelerator.wire.reasons import Reason, reason, render
+from idle_accelerator.wire.jobs import Command, Function, Wasm
+from idle_accelerator.wire.reasons import Reason, reason
 from idle_accelerator.wire.states import AttemptState
-from idle_sense import SenseError
 
-T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _PIPES_END_S = 5.0
 """How long output is waited for after the last process of a task is gone."""
-_STORE_RETRY_S = 5.0
-TROUBLE_S = 10.0
-_STATUSES = frozenset(str(status) for status in GO_ON_ELSEWHERE)
-
-
-class Ledger(Protocol):
-    """Whose load is not the owner's: idle-sense's book of guests."""
-
-    def add(self, pid: int) -> None: ...
-    def discard(self, pid: int) -> None: ...
-    def add_cgroup(self, path: str) -> None: ...
-    def add_job(self, name: str) -> None: ...
-    def discard_job(self, name: str) -> None: ...
-
-
-class Trouble:
-    """This machine could not run a task, for a reason of its own: it takes nothing new for a while."""
-
-    def __init__(self) -> None:
-        self._reason: Reason | None = None
-        self._until_s = 0.0
-
-    def happened(self, why: Reason) -> None:
-        _log.warning("taking nothing new for %.0f s: %s", TROUBLE_S, render(why))
-        self._reason = why
-        self._until_s = time.monotonic() + TROUBLE_S
-
-    @property
-    def now(self) -> Reason | None:
-        """The reason, while it lasts."""
-        return self._reason if time.monotonic() < self._until_s else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workshop:
-    """What it takes to run attempts."""
-
-    sandbox: Sandbox
-    workspaces: Workspaces
-    cache: BlobCache
-    link: Link
-    outbox: Outbox
-    journal: Journal
-    ledger: Ledger
-    environments: Environments | None = None
-    """None: this machine makes none."""
-    saves: Saves
-    ways: Ways | None = None
-    """None: no guest gets a network from here."""
-    devices: Devices | None = None
-    """None: no graphics card is given, nor told of."""
-    trouble: Trouble = field(default_factory=Trouble)
-    counted_groups: set[str] = field(default_factory=set[str])
-    """Control groups that the ledger knows. They hold the groups of all guests and outlive these, so that nothing is lost with one."""
-
-    def provide(self, job_id: str, requirements: Requirements) -> Provision:
-        """Raises CardsTaken."""
-        return provide(requirements, ways=self.ways, devices=self.devices, job=job_id)
-
-    def guest_began(self, guest: Guest) -> None:
-        self.journal.guest_started(guest.record)
-        if guest.cgroup is not None and guest.cgroup not in self.counted_groups:
-            self.counted_groups.add(guest.cgroup)
-            try:
-                self.ledger.add_cgroup(guest.cgroup)
-            except SenseError as error:
-                _log.info("the load of guests is counted by their trees alone: %s", error)
-        if guest.job is not None:
-            try:
-                self.ledger.add_job(guest.job)
-            except SenseError as error:
-                # It has ended already, and its job with it. Whatever it was, its tree counts as everywhere.
-                _log.info("the load of process %d is counted by its tree alone: %s", guest.pid, error)
-        self.ledger.add(guest.pid)
-
-    def guest_ended(self, guest: Guest) -> None:
-        self.ledger.discard(guest.pid)
-        if guest.job is not None:
-            self.ledger.discard_job(guest.job)
-        self.journal.guest_gone(guest.record)
 
 
 class Single:
@@ -388,7 +308,7 @@ class Single:
         if attempt.stale:
             host.let_go()
             return self._left()
-        exit_code = _exit_status(returned)
+        exit_code = exit_status(returned)
         if exit_code in GO_ON_ELSEWHERE:
             host.let_go()
             usage = attempt.usage()
@@ -488,72 +408,3 @@ class Single:
         return self._attempt.report(AttemptState.FAILED, why).model_copy(
             update={"usage": self._attempt.usage()}
         )
-
-
-async def held_for(spec: JobSpec, shop: Workshop) -> Held | None:
-    """The job's environment, to be released when its guest has ended; None where it wants none.
-
-    Raises EnvironmentRefused, EnvironmentTrouble, OSError.
-    """
-    if spec.environment is None:
-        return None
-    if shop.environments is None:
-        raise EnvironmentTrouble("it has no uv, or its owner wants no environments.")
-    python = spec.workload.python if isinstance(spec.workload, Function) else spec.requirements.python
-    return await shop.environments.hold(spec.environment, python=python)
-
-
-async def patiently(attempt: Attempt, store: Callable[[], Awaitable[T]]) -> T:
-    """What a task made is kept until the scheduler has it, however long that is away or out of room.
-
-    Raises what ``store`` raises for other reasons, or when nobody waits for the attempt any more.
-    """
-    while True:
-        try:
-            return await store()
-        except (Unavailable, StorageFull) as error:
-            if attempt.stale:
-                raise
-            _log.warning("what %s made waits for the scheduler: %s", attempt.ref, error.message)
-            await asyncio.sleep(_STORE_RETRY_S)
-
-
-async def kill_guest(guest: Guest) -> None:
-    """On return none of it lives, or the log says what the kernel does not let go."""
-    try:
-        await guest.kill()
-    except KillFailed as error:
-        _log.error("%s %s", error.message, error.hint)
-
-
-def ended_by_us(attempt: Attempt) -> AttemptReport:
-    """VACATED or CANCELLED with the reason that it was given; REJECTED where it had not begun."""
-    if attempt.state is AttemptState.LEASED:
-        return attempt.report(AttemptState.REJECTED, attempt.vacate_reason)
-    state = AttemptState.CANCELLED if attempt.cancelled else AttemptState.VACATED
-    return attempt.report(state, attempt.vacate_reason).model_copy(update={"usage": attempt.usage()})
-
-
-def why_killed(ended: GuestExit, spec: JobSpec) -> Reason | None:
-    """None for a task that ended by itself."""
-    limit_bytes = spec.requirements.memory_bytes
-    if ended.out_of_memory and limit_bytes:
-        return reason("task.out_of_memory", limit_bytes=limit_bytes)
-    return None if ended.signal is None else reason("task.signal", signal=ended.signal)
-
-
-def _exit_status(returned: Returned) -> int | None:
-    """What a function left with by SystemExit; None for any other end."""
-    error = returned.error
-    if error is None or error.type_name != "SystemExit" or error.text not in _STATUSES:
-        return None
-    return int(error.text)
-
-
-def death_reason(death: HostDied, spec: JobSpec) -> Reason:
-    ended = death.exit
-    killed = why_killed(ended, spec)
-    if killed is not None:
-        return killed
-    exit_code = ended.exit_code if ended.exit_code is not None else -1
-    return reason("task.host_died", exit_code=exit_code, detail=f"{death.message} {death.hint or ''}"[:1000])

@@ -14,21 +14,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from idle_accelerator.agent.attempts import Attempt, RunClock
+from idle_accelerator.agent.ends import death_reason, ended_by_us, kill_guest, patiently
 from idle_accelerator.agent.environments import EnvironmentRefused, EnvironmentTrouble, Held
 from idle_accelerator.agent.functions import FunctionCode, outcome_of
 from idle_accelerator.agent.output import cut
 from idle_accelerator.agent.provisions import Provision
 from idle_accelerator.agent.sandbox import Guest, SpawnFailed
-from idle_accelerator.agent.single import (
-    Workshop,
-    death_reason,
-    ended_by_us,
-    held_for,
-    kill_guest,
-    patiently,
-)
 from idle_accelerator.agent.workloads.contract import in_environment, task_environment
 from idle_accelerator.agent.workloads.function import FunctionHost, HostDied, Output, Returned
+from idle_accelerator.agent.workshop import Workshop, held_for
 from idle_accelerator.agent.workspace import InputMissing
 from idle_accelerator.errors import IdleError, TooLarge
 from idle_accelerator.wire.ids import AttemptRef

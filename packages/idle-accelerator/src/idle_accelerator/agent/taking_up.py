@@ -15,7 +15,7 @@ from idle_sense import Policy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from idle_accelerator.agent.app import AgentConfig
+    from idle_accelerator.agent.config import AgentConfig
     from idle_accelerator.agent.owner import OwnerWatch
     from idle_accelerator.agent.runner import Runner
 

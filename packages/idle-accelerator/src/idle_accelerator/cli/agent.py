@@ -257,7 +257,8 @@ def agent(
             raise InvalidInput("must be more than nothing.", field=flag, hint="Leave it out to lend all.")
     terms = _owner_file(owner_file, directory, given)
 
-    from idle_accelerator.agent.app import AgentConfig, run_agent  # noqa: PLC0415  # 0.5 s of imports
+    from idle_accelerator.agent.app import run_agent  # noqa: PLC0415  # 0.5 s of imports
+    from idle_accelerator.agent.config import AgentConfig  # noqa: PLC0415  # as above
     from idle_accelerator.agent.sandbox import choice  # noqa: PLC0415  # as above
 
     said: dict[str, Any] = terms.values()

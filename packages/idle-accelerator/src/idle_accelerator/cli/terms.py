@@ -77,7 +77,7 @@ def _held(directory: Path) -> dict[str, Any] | None:
 
 def _written(directory: Path, owner_file: Path | None) -> dict[str, Any]:
     """What the next agent would hold to. Raises InvalidInput for a file that makes no sense."""
-    from idle_accelerator.agent.app import AgentConfig  # noqa: PLC0415  # as above
+    from idle_accelerator.agent.config import AgentConfig  # noqa: PLC0415  # as above
     from idle_accelerator.agent.owner_file import OWNER_FILE, OwnerFile  # noqa: PLC0415  # as above
     from idle_accelerator.agent.taking_up import defaults_of, shown  # noqa: PLC0415  # as above
 

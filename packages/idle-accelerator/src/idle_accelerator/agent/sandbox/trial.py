@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 from pydantic import ValidationError
 
 from idle_accelerator import __version__
-from idle_accelerator.agent.sandbox import bubblewrap, container, guest_user, landlock, probe, ways
+from idle_accelerator.agent.sandbox import bubblewrap, container, guest_user, inside, landlock, probe, ways
 from idle_accelerator.agent.sandbox.types import TRUST, NoSandbox, SpawnFailed
 from idle_accelerator.wire.nodes import Isolation
 
@@ -80,7 +80,7 @@ class Found:
 
 def bubblewrap_here(data_dir: Path) -> Candidate:
     """Raises NoSandbox."""
-    program = shutil.which(bubblewrap.PROGRAM)
+    program = shutil.which(inside.PROGRAM)
     if program is None:
         raise NoSandbox(
             "There is no bubblewrap on this machine, which keeps guests apart from you.",
