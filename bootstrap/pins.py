@@ -94,7 +94,11 @@ def lock(arguments: Sequence[str]) -> int:
     uv = places.find_uv()
     if uv is None:
         raise ProblemError("lock needs uv", "install uv, or let `python3 run.py test` put one into .venv")
-    tree = ["-e packages/idle-sense", "-e packages/idle-accelerator[scheduler,web,wasm]", *build_requirements()]
+    tree = [
+        "-e packages/idle-sense",
+        "-e packages/idle-accelerator[scheduler,web,wasm]",
+        *build_requirements(),
+    ]
     tests = ["-e packages/idle-sense[test]", "-e packages/idle-accelerator[test]"]
     hold = ["-c", str(places.TEST_LOCK)]
     runtime = places.RUNTIME_LOCK

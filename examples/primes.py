@@ -1,7 +1,7 @@
 r"""Primes below 16,000,000, counted by a C program that runs as WebAssembly: on any system, and on machines that take nothing else.
 
     .venv/bin/pip install ziglang
-    .venv/bin/python examples/primes.py              on Windows: .venv\Scripts\...
+    .venv/bin/python examples/primes.py              on Windows: .venv\Scripts\python examples\primes.py
 
 zig (100 MB) builds primes.c; with `primes.py FILE.wasm` your own build is used instead. Start a pool first: python3 run.py up. Your own machine is in use
 while you sit at it; to lend it all the same: python3 run.py idlectl lend --for 10m."""

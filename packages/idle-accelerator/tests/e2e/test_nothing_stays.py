@@ -1,5 +1,6 @@
 """Drills: an agent killed in any moment of a task's life, and a thousand tasks in a row. Nothing of guests stays, and every attempt is accounted for."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -137,6 +138,7 @@ def test_a_thousand_short_tasks_leave_nothing(client: Client, agent: AgentProces
         job = client.submit(["sh", "-c", script], array=tasks)
         assert job.wait(timeout=10 * WAIT_S).counts.succeeded == tasks
 
+    workers = min(32, (os.cpu_count() or 1) + 4)
     run(WARM_UP)
     before = Footprint(agent)
     run(TASKS)
@@ -146,7 +148,9 @@ def test_a_thousand_short_tasks_leave_nothing(client: Client, agent: AgentProces
     assert after.groups == before.groups
     assert after.mounts == before.mounts
     assert after.descriptors <= before.descriptors
-    assert after.threads <= before.threads
+    assert after.threads <= before.threads + workers, (
+        "but those of the event loop, which come as they are needed"
+    )
     assert after.folders == 0
     assert after.disk_bytes < before.disk_bytes + ROOM_BYTES
     assert after.memory_bytes < before.memory_bytes + MEMORY_BYTES

@@ -11,12 +11,13 @@ from fastapi import FastAPI
 from idle_accelerator.scheduler.api.examples import EXAMPLES
 from idle_accelerator.scheduler.api.health import Health
 from idle_accelerator.scheduler.api.nodes import Drain
+from idle_accelerator.wire.checkpoints import Asked
 from idle_accelerator.wire.exchange import ExchangeRequest
 from idle_accelerator.wire.jobs import JobSpec
 from idle_accelerator.wire.model import ErrorBody, WireModel
 from idle_accelerator.wire.nodes import Enrolment
 
-_READ_BY_ROUTES: tuple[type[WireModel], ...] = (JobSpec, Enrolment, ExchangeRequest, Drain, ErrorBody)
+_READ_BY_ROUTES: tuple[type[WireModel], ...] = (JobSpec, Asked, Enrolment, ExchangeRequest, Drain, ErrorBody)
 _EXAMPLES = (*EXAMPLES, Drain(drain=True), Health(status="ready", version="0.1.0"))
 _SCHEMES = {
     "key": {
