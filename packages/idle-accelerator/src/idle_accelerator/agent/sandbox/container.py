@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -28,10 +27,10 @@ import psutil
 
 from idle_accelerator.agent import host
 from idle_accelerator.agent.sandbox import guest_user, landlock, limits, seccomp, starter, view, ways
+from idle_accelerator.agent.sandbox.around import Around, as_told, without
 from idle_accelerator.agent.sandbox.types import (
     Guest,
     GuestExit,
-    GuestRecord,
     GuestSpec,
     GuestUsage,
     NoSandbox,
@@ -54,7 +53,6 @@ _BLOCK_BYTES: Final = 512
 _PROCESSES: Final = 32_768
 _PLAN: Final = "/run/idle-plan"
 _OWN_FOLDERS: Final = ("tmp", "dev", "proc", "sys", "etc", "run", "var", "var/tmp")
-_SIGNALLED: Final = range(129, 193)
 _WRAPPERS: Final = 3
 """The client, its monitor and the first process inside."""
 
@@ -253,51 +251,14 @@ _CLIENTS_THREADS: Final = 64
 """podman and its monitor are of the guest's tree while it runs."""
 
 
-class _Contained:
+class _Contained(Around):
     """A guest whose main process, as ``host`` sees it, is podman's client."""
 
     def __init__(self, outer: Guest, program: Path, name: str, plan: Path) -> None:
-        self._outer = outer
+        super().__init__(outer)
         self._program = program
         self._name = name
         self._end = asyncio.create_task(self._until_end(plan), name=f"container {name}")
-
-    @property
-    def pid(self) -> int:
-        return self._outer.pid
-
-    @property
-    def record(self) -> GuestRecord:
-        return self._outer.record
-
-    @property
-    def job(self) -> str | None:
-        return self._outer.job
-
-    @property
-    def cgroup(self) -> str | None:
-        return self._outer.cgroup
-
-    @property
-    def stdin(self) -> asyncio.StreamWriter | None:
-        return self._outer.stdin
-
-    @property
-    def stdout(self) -> asyncio.StreamReader | None:
-        return self._outer.stdout
-
-    @property
-    def stderr(self) -> asyncio.StreamReader | None:
-        return self._outer.stderr
-
-    def begin_freeze(self) -> None:
-        self._outer.begin_freeze()
-
-    def freeze(self) -> None:
-        self._outer.freeze()
-
-    def thaw(self) -> None:
-        self._outer.thaw()
 
     def notify_vacate(self) -> None:
         """podman hands SIGTERM to the first process inside, which hands it to the program's group."""
@@ -311,8 +272,7 @@ class _Contained:
         return await asyncio.shield(self._end)
 
     def usage(self) -> GuestUsage:
-        usage = self._outer.usage()
-        return replace(usage, processes=max(0, usage.processes - _WRAPPERS))
+        return without(self._outer.usage(), _WRAPPERS)
 
     async def _until_end(self, plan: Path) -> GuestExit:
         try:
@@ -325,9 +285,7 @@ class _Contained:
                     )
         finally:
             _discard(plan)
-        if ended.exit_code is not None and ended.exit_code in _SIGNALLED:
-            return replace(ended, exit_code=None, signal=ended.exit_code - _SIGNALLED.start + 1)
-        return ended
+        return as_told(ended)
 
 
 def _discard(plan: Path) -> None:

@@ -8,15 +8,14 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Final
 
 from idle_accelerator.agent.host import procfs
+from idle_accelerator.agent.sandbox.around import Around, as_told, without
 from idle_accelerator.agent.sandbox.types import (
     Guest,
     GuestExit,
     GuestNetwork,
-    GuestRecord,
     GuestUsage,
     SpawnFailed,
 )
@@ -31,8 +30,6 @@ WRAPPERS: Final = 2
 _LOOK_EVERY_S: Final = 0.001
 _BEGIN_LIMIT_S: Final = 10.0
 _NOTICE_RETRY_S: Final = 0.005
-_SIGNALLED: Final = range(129, 193)
-"""Exit codes by which bwrap, as shells do, tells of a program that a signal ended."""
 _REPORT_BYTES: Final = 4096
 
 
@@ -77,11 +74,11 @@ class Reports:
         return [json.loads(line) for line in self._said.split(b"\n")[:-1]]
 
 
-class Inside:
+class Inside(Around):
     """A guest whose main process, as ``host`` sees it, is bwrap's monitor."""
 
     def __init__(self, outer: Guest, reports: Reports, network: GuestNetwork | None) -> None:
-        self._outer = outer
+        super().__init__(outer)
         self._network = network
         self._reports = reports
         self._init: procfs.Process | None = None
@@ -142,37 +139,6 @@ class Inside:
                     field=None,
                 )
 
-    @property
-    def pid(self) -> int:
-        return self._outer.pid
-
-    @property
-    def record(self) -> GuestRecord:
-        return self._outer.record
-
-    @property
-    def job(self) -> str | None:
-        return self._outer.job
-
-    @property
-    def cgroup(self) -> str | None:
-        return self._outer.cgroup
-
-    @property
-    def stdin(self) -> asyncio.StreamWriter | None:
-        return self._outer.stdin
-
-    @property
-    def stdout(self) -> asyncio.StreamReader | None:
-        return self._outer.stdout
-
-    @property
-    def stderr(self) -> asyncio.StreamReader | None:
-        return self._outer.stderr
-
-    def begin_freeze(self) -> None:
-        self._outer.begin_freeze()
-
     def freeze(self) -> None:
         self._outer.freeze()
         if self._network is not None:
@@ -200,15 +166,11 @@ class Inside:
         await self._outer.kill()
 
     async def wait(self) -> GuestExit:
-        ended = await self._outer.wait()
-        if ended.exit_code is not None and ended.exit_code in _SIGNALLED:
-            return replace(ended, exit_code=None, signal=ended.exit_code - _SIGNALLED.start + 1)
-        return ended
+        return as_told(await self._outer.wait())
 
     def usage(self) -> GuestUsage:
         """bwrap's own two processes are no part of it, but for the memory that they take."""
-        usage = self._outer.usage()
-        return replace(usage, processes=max(0, usage.processes - WRAPPERS))
+        return without(self._outer.usage(), WRAPPERS)
 
     def _has_begun(self) -> bool:
         init = self._find_init()
